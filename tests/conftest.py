@@ -1,0 +1,26 @@
+"""What every test runs under: eight CPU devices, strict dtype promotion, TensorFlow as the oracle."""
+
+import os
+
+# Before jax is imported anywhere: a mesh needs devices, and TensorFlow's chatter is no test output.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import warnings
+from typing import Any
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    """TensorFlow, or the reason why the oracle tests are skipped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("tensorflow", reason="the oracle: pip install -e '.[tf]'")
