@@ -1,8 +1,8 @@
 """Errors that a user can act on.
 
-Every error that comes from what a user gave (a name, a path, a file's bytes, a config value) derives from
-`UserError`: the command line prints it as one line and exits with 2. Anything else is a defect of ours and keeps
-its traceback.
+Every error that comes from what a user gave (a name, a path, a file's bytes, a config value)
+derives from `UserError`: the command line prints it as one line and exits with 2. Anything else is
+a defect of ours and keeps its traceback.
 """
 
 import difflib
@@ -18,7 +18,10 @@ class ConfigError(UserError, ValueError):
 
 
 class DataError(UserError, ValueError):
-    """Data that is missing, damaged, or not what the schema says. Names the file, and the byte offset if known."""
+    """Data that is missing, damaged, or not what the schema says.
+
+    The message names the file, and the byte offset if it is known.
+    """
 
 
 class CheckpointError(UserError, ValueError):

@@ -1,4 +1,4 @@
-"""What every test runs under: eight CPU devices, strict dtype promotion, TensorFlow as the oracle."""
+"""What every test runs under: eight CPU devices, strict dtypes, TensorFlow as the oracle."""
 
 import os
 
