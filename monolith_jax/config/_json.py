@@ -20,9 +20,9 @@ def to_dict(config: Config, *, fixed_only: bool = False) -> dict[str, Any]:
       fixed_only: leave out the fields that may change when a run goes on (`restart="free"`).
 
     Example:
-      >>> from monolith_jax.input import InputConfig
-      >>> to_dict(InputConfig(batch_size=8))["batch_size"]
-      8
+      >>> from monolith_jax.optimizers import Adagrad
+      >>> to_dict(Adagrad(learning_rate=0.5))["learning_rate"]
+      0.5
     """
     document: dict[str, Any] = {TYPE: f"{type(config).__module__}.{type(config).__qualname__}"}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
@@ -49,9 +49,8 @@ def from_dict(document: Any, *, where: str = "config") -> Any:
       ConfigError: an unknown class or field, or a value that was kept only as its `repr`.
 
     Example:
-      >>> from monolith_jax.input import InputConfig
-      >>> config = InputConfig(batch_size=8)
-      >>> from_dict(to_dict(config)) == config
+      >>> from monolith_jax.optimizers import Adagrad
+      >>> from_dict(to_dict(Adagrad(learning_rate=0.5))) == Adagrad(learning_rate=0.5)
       True
     """
     if not isinstance(document, dict):

@@ -26,9 +26,13 @@ def override(config: ConfigT, changes: Mapping[str, str]) -> ConfigT:
       ConfigError: names the path, what was expected, and the nearest valid name.
 
     Example:
-      >>> from monolith_jax.input import InputConfig
-      >>> override(InputConfig(), {"batch_size": "1_024"}).batch_size
-      1024
+      >>> from dataclasses import dataclass
+      >>> from monolith_jax.config import Config, field
+      >>> @dataclass(frozen=True, kw_only=True)
+      ... class Reader(Config):
+      ...     batch_size: int = field(512, doc="Examples a step.")
+      >>> override(Reader(), {"batch_size": "1_024"})
+      Reader(batch_size=1024)
     """
     for path, text in changes.items():
         config = _set(config, path.split("."), text, path)

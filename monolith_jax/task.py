@@ -1,0 +1,177 @@
+"""What a registered model is: one config that says everything a run needs.
+
+A model class derives from `SingleTaskModelParams` and returns its config from `task()`:
+
+    @registry.RegisterSingleTaskModel
+    class DeepFM(SingleTaskModelParams):
+        "One line that `monolith-jax models` shows."
+
+        def task(self) -> TaskConfig:
+            return TaskConfig(...)
+
+The source of the protocol is Monolith's `core/base_model_params.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from monolith_jax.config import Config, field
+from monolith_jax.embedding import FeatureConfig, TableConfig
+from monolith_jax.errors import ConfigError, did_you_mean
+from monolith_jax.input import Column
+from monolith_jax.optimizers import Adam, UpdateRule
+
+
+class SingleTaskModelParams:
+    """Base of all registered models (Monolith's `base_model_params.SingleTaskModelParams`)."""
+
+    def task(self) -> Any:
+        """Returns the model's config: a `TaskConfig`, or anything with `instantiate()`.
+
+        Raises:
+          NotImplementedError: in this base class.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define task()")
+
+    def prepare_data(self, root: str = "") -> str:
+        """Returns the root folder of the model's own data, fetching it on first use.
+
+        Called by `train` and `eval` when `input.root` is empty. Models whose data the user
+        brings keep this one.
+
+        Args:
+          root: where to put the data; empty: the model's default place.
+
+        Raises:
+          ConfigError: in this base class, which has no data of its own.
+        """
+        raise ConfigError(f"{type(self).__name__} has no data of its own: set --input.root")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig(Config):
+    """Which examples a run sees, and in which order."""
+
+    root: str = field(
+        "",
+        doc="Folder of the dated data, ROOT/YYYYMMDD/.../part*, local or gs://. Empty: the data "
+        "that comes with the model, fetched on first use.",
+        restart="free",
+    )
+    start_date: str = field("", doc="First day to train on, YYYYMMDD, inclusive.")
+    end_date: str = field("", doc="Last day to train on, YYYYMMDD, inclusive.")
+    eval_start_date: str = field(
+        "", doc="First day to evaluate on. Empty: no evaluation.", restart="free"
+    )
+    eval_end_date: str = field("", doc="Last day to evaluate on, inclusive.", restart="free")
+    batch_size: int = field(512, doc="Examples per step, over all devices together.")
+    seed: int = field(0, doc="Seed of the order of the examples.")
+    shuffle_window: int = field(
+        0,
+        doc="Examples are shuffled within consecutive windows of this many, in the order of time; "
+        "0 keeps the order, a window of all examples or more is a full shuffle.",
+    )
+    skip_damaged: bool = field(
+        False, doc="Count damaged records and go on, instead of stopping at the first."
+    )
+    buffer: int = field(2, doc="Batches prepared ahead of the step.", restart="free")
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch_size", "buffer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig(Config):
+    """What the model predicts."""
+
+    column: str = field("label", doc="The column that holds the label.")
+    dtype: Literal["float32", "int64"] = field("float32", doc="The column's type in the data.")
+    threshold: float | None = field(
+        None, doc="The label is 1 where the column is at least this, else 0; none: its value."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """How long to train, and what happens along the way."""
+
+    epochs: int = field(1, doc="Times the training days are gone through.", restart="free")
+    seed: int = field(0, doc="Seed of the initial weights and of dropout.")
+    devices: int = field(
+        0, doc="Devices to use; 0: all that jax finds. Equal results on any number.", restart="free"
+    )
+    log_every: int = field(
+        50, doc="Steps between two lines of training metrics; each covers the steps in between."
+    )
+    eval_every: int = field(
+        0, doc="Steps between two evaluations; 0: at the end of each epoch.", restart="free"
+    )
+    checkpoint_every: int = field(500, doc="Steps between two checkpoints.", restart="free")
+    keep_checkpoints: int = field(3, doc="Newest checkpoints to keep.", restart="free")
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "log_every", "checkpoint_every", "keep_checkpoints")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(Config):
+    """A model with its data, tables, optimizers and schedule: all that `train` needs.
+
+    The loss of a batch is `sum_i w_i (loss_i + embedding_l2 * sum_f |e_if|^2) / sum_i w_i` over
+    its examples i with weights w (0 for the padding of the tail), e_if being example i's combined
+    embedding of feature f.
+    """
+
+    input: InputConfig = field(InputConfig(), doc="Which examples, in which order.")
+    label: LabelConfig = field(LabelConfig(), doc="What is predicted.")
+    tables: tuple[TableConfig, ...] = field(doc="The embedding tables.")
+    features: tuple[FeatureConfig, ...] = field(doc="The lookups into the tables.")
+    dense: tuple[str, ...] = field((), doc="Float columns that go to the model as they are.")
+    model: Any = field(doc="Config of the Flax module; its instantiate() gives the module.")
+    loss: Literal["logloss", "squared"] = field(
+        "logloss", doc="logloss: logits against labels in [0, 1]; squared: values against labels."
+    )
+    embedding_l2: float = field(0.0, doc="Weight of the squared norms of an example's embeddings.")
+    optimizer: UpdateRule = field(Adam(), doc="Update rule of the dense parameters.")
+    weight_decay: float = field(
+        0.0, doc="Added to the dense gradients, times the parameters (L2, not decoupled)."
+    )
+    train: TrainConfig = field(TrainConfig(), doc="How long, and what happens along the way.")
+
+    def __post_init__(self) -> None:
+        tables = {table.name for table in self.tables}
+        for feature in self.features:
+            if feature.table not in tables:
+                raise ConfigError(
+                    f"feature {feature.name!r} looks up table {feature.table!r}, which is not "
+                    f"there: {did_you_mean(feature.table, tables)}"
+                )
+
+    def instantiate(self) -> Any:
+        """Returns the Flax module; `module(embeddings, dense) -> [batch]` logits or values."""
+        return self.model.instantiate() if hasattr(self.model, "instantiate") else self.model
+
+    def schema(self) -> tuple[Column, ...]:
+        """Returns the columns to read: the features' ids, the dense values, the label.
+
+        Raises:
+          ConfigError: if one column is declared in two ways.
+        """
+        columns: dict[str, Column] = {}
+        wanted = [Column(self.label.column, self.label.dtype)]
+        wanted += [Column(name, "float32") for name in self.dense]
+        for feature in self.features:
+            length = 1 if feature.max_length == 1 else None
+            wanted.append(Column(feature.column or feature.name, "int64", length))
+        for column in wanted:
+            if columns.setdefault(column.name, column) != column:
+                raise ConfigError(
+                    f"column {column.name!r} is declared as {columns[column.name]} and as {column}"
+                )
+        return tuple(columns.values())
+
+
+def _positive(config: Config, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}")
