@@ -12,6 +12,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Bad usage or bad input; the message is one clear line that names what is at fault."""
 
+    exit_code = 2
+
 
 class ConfigError(UserError, ValueError):
     """A config field that does not exist, or a value that it cannot take."""
@@ -26,6 +28,12 @@ class DataError(UserError, ValueError):
 
 class CheckpointError(UserError, ValueError):
     """A checkpoint that is missing, incomplete, or belongs to another model."""
+
+
+class DivergedError(UserError, ArithmeticError):
+    """Training produced a value that is not finite; the message names the last good checkpoint."""
+
+    exit_code = 3
 
 
 def nearest(name: str, choices: Iterable[str], n: int = 3) -> list[str]:

@@ -1,0 +1,182 @@
+"""Native checkpoints: one folder a step, complete or invisible, restored onto the mesh at hand.
+
+    DIR/<step>/state       the state's arrays (orbax, OCDBT), written in the background
+    DIR/<step>/run         JSON: the position in the input, the config, versions
+
+A step folder counts only once orbax has committed it, so a process that is killed while it saves
+leaves the checkpoint before. Restoring always names the shardings to restore onto: the number of
+devices may change between a save and a restore.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from monolith_jax.errors import CheckpointError, DivergedError
+
+StateT = TypeVar("StateT")
+T = TypeVar("T")
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      directory: their folder, local or gs://; made if it is missing.
+      keep: how many of the newest to keep, at least 1.
+
+    Example:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> checkpoints = Checkpoints(tempfile.mkdtemp(), keep=2)
+      >>> checkpoints.save(3, {"w": jnp.arange(2.0)}, {"position": 3})
+      >>> checkpoints.close()
+      >>> again = Checkpoints(str(checkpoints.directory), keep=2)
+      >>> again.latest()
+      3
+      >>> restored, run = again.restore(3, jax.eval_shape(lambda: {"w": jnp.zeros(2)}))
+      >>> restored["w"].tolist(), run
+      ([0.0, 1.0], {'position': 3})
+    """
+
+    def __init__(self, directory: str, keep: int) -> None:
+        # orbax logs every folder it makes; what a user needs to know is in our own log.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self.directory = epath.Path(directory)
+        self._manager = self._guard(
+            lambda: ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep, cleanup_tmp_directories=True, create=True
+                ),
+            )
+        )
+
+    def latest(self) -> int | None:
+        """Returns the newest complete step, or None if there is no checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, run: dict[str, Any]) -> None:
+        """Starts to write a checkpoint and returns once the state may be donated again.
+
+        A step that is there already is left as it is. An error of the save before is raised here.
+
+        Args:
+          step: the number of steps done.
+          state: any pytree of arrays.
+          run: JSON values that belong to it: the position in the input, the config.
+
+        Raises:
+          DivergedError: a value is not finite; nothing is written.
+          CheckpointError: it could not be written; the message names the last good one.
+        """
+        self.check()
+        if step in self._manager.all_steps():
+            return
+        self._check_finite(step, state)
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(state), run=ocp.args.JsonSave(run)
+        )
+        self._guard(lambda: self._manager.save(step, args=items, force=True), step)
+
+    def restore(self, step: int, abstract: StateT) -> tuple[StateT, dict[str, Any]]:
+        """Reads a checkpoint onto the shardings of `abstract`.
+
+        Args:
+          step: a step that `latest` returned.
+          abstract: the state as `jax.ShapeDtypeStruct`s, with shardings where they matter.
+
+        Raises:
+          CheckpointError: it is damaged, or its arrays are not those of `abstract`.
+        """
+        arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(abstract, restore_args=arguments),
+            run=ocp.args.JsonRestore(),
+        )
+        try:
+            restored = self._manager.restore(step, args=items)
+        except (ValueError, KeyError, OSError) as error:
+            raise CheckpointError(
+                f"checkpoint {self.directory / str(step)} cannot be restored: {_line(error)}"
+            ) from error
+        for (path, want), got in zip(
+            jax.tree_util.tree_leaves_with_path(abstract),
+            jax.tree.leaves(restored["state"]),
+            strict=True,
+        ):
+            if want.shape != got.shape:
+                raise CheckpointError(
+                    f"checkpoint {self.directory / str(step)}: {jax.tree_util.keystr(path)} has "
+                    f"shape {got.shape}, the model wants {want.shape}"
+                )
+        return restored["state"], restored["run"]
+
+    def check(self) -> None:
+        """Raises the error of a save in the background, if there is one."""
+        self._guard(self._manager.check_for_errors)
+
+    def wait(self) -> None:
+        """Returns when everything is written.
+
+        Raises:
+          CheckpointError: it could not be written; the message names the last good one.
+        """
+        self._guard(self._manager.wait_until_finished)
+
+    def close(self) -> None:
+        """Waits, and gives the threads back."""
+        self._guard(self._manager.close)
+
+    def last_good(self) -> str:
+        """Returns the newest complete checkpoint's path, as an error message says it."""
+        steps = [
+            int(path.name)
+            for path in self.directory.iterdir()
+            if path.name.isdigit() and ocp.utils.is_checkpoint_finalized(path)
+        ]
+        return str(self.directory / str(max(steps))) if steps else "none"
+
+    def _guard(self, call: Callable[[], T], step: int | None = None) -> T:
+        """Runs an orbax call; what stops it from writing becomes one line for the user."""
+        try:
+            return call()
+        except Exception as error:
+            what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+            raise CheckpointError(
+                f"{what} could not be written to {self.directory}: {_line(error)}; "
+                f"the last good checkpoint: {self.last_good()}"
+            ) from error
+
+    def _check_finite(self, step: int, state: Any) -> None:
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        floats = {
+            jax.tree_util.keystr(path): leaf
+            for path, leaf in leaves
+            if jnp.issubdtype(leaf.dtype, jnp.floating)
+        }
+        bad = [name for name, ok in _all_finite(floats).items() if not ok]
+        if bad:
+            raise DivergedError(
+                f"step {step}: {bad[0]} holds values that are not finite"
+                f"{f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''}; nothing was saved; "
+                f"the last good checkpoint: {self.last_good()}"
+            )
+
+
+@jax.jit
+def _all_finite(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: jnp.all(jnp.isfinite(array)) for name, array in arrays.items()}
+
+
+def _line(error: BaseException) -> str:
+    """Returns the first line of an error that says something, from the innermost cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

@@ -1,0 +1,252 @@
+"""`monolith-jax`: train, evaluate and list models, and prepare their data.
+
+Exit codes: 0 done, or stopped by SIGTERM with everything saved; 1 a defect of this program (the
+traceback is shown); 2 bad usage or bad input (one line says what); 3 training diverged; 130 stopped
+by Ctrl-C with everything saved.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from monolith_jax import config
+from monolith_jax.errors import ConfigError, UserError, did_you_mean
+from monolith_jax.training.preemption import Preemption
+
+if TYPE_CHECKING:
+    from monolith_jax.task import SingleTaskModelParams, TaskConfig
+
+MODULE_HELP = "import this module too (dotted name), for models that it registers; repeatable"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(options, "takes_fields", False):
+        parser.error(f"unknown argument {rest[0]}: {did_you_mean(rest[0], _flags(parser))}")
+    level = logging.DEBUG if options.debug else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return options.run(options, rest)
+    except UserError as error:
+        if options.debug:
+            raise
+        print(f"monolith-jax: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # `monolith-jax models | head` is no error; nothing more can be printed.
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="monolith-jax",
+        description="Trains recommendation models, resumes exactly.",
+        epilog=(__doc__ or "").split("\n\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="log everything, show tracebacks")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_train(commands)
+    _add_eval(commands)
+    _add_models(commands)
+    _add_data(commands)
+    return parser
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[str]:
+    return [flag for action in parser._actions for flag in action.option_strings]
+
+
+def _add_command(commands: Any, name: str, run: Any, text: str, **kwargs: Any) -> Any:
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **kwargs,
+    )
+    command.set_defaults(run=run, command=command)
+    # On either side of the command's name; SUPPRESS keeps the one from undoing the other.
+    command.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    return command
+
+
+def _add_model_command(commands: Any, name: str, run: Any, text: str) -> Any:
+    """A command that takes a model's key and any of its config's fields."""
+    command = _add_command(
+        commands,
+        name,
+        run,
+        text,
+        add_help=False,
+        usage=f"monolith-jax {name} KEY --model-dir DIR [--FIELD VALUE ...]",
+        epilog=f"`monolith-jax {name} KEY --help` lists every config field of that model.",
+    )
+    command.add_argument("key", metavar="KEY", nargs="?", help="the model, see `models`")
+    command.add_argument("-h", "--help", action="store_true", help="show this, and KEY's fields")
+    command.add_argument(
+        "--model-dir", metavar="DIR", help="folder of checkpoints, metrics and report; required"
+    )
+    command.add_argument("--module", action="append", default=[], help=MODULE_HELP)
+    command.set_defaults(takes_fields=True)
+    return command
+
+
+def _add_train(commands: Any) -> None:
+    command = _add_model_command(
+        commands, "train", _train, "train a model, or go on where a run in DIR stopped"
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+def _add_eval(commands: Any) -> None:
+    command = _add_model_command(
+        commands, "eval", _eval, "evaluate a checkpoint on the days after training"
+    )
+    command.add_argument(
+        "--step", type=int, metavar="N", help="the checkpoint's step; default: the newest"
+    )
+
+
+def _add_models(commands: Any) -> None:
+    command = _add_command(commands, "models", _models, "list the registered models")
+    command.add_argument(
+        "-v", "--verbose", action="store_true", help="also the full key, source file and line"
+    )
+    command.add_argument("--module", action="append", default=[], help=MODULE_HELP)
+
+
+def _add_data(commands: Any) -> None:
+    from monolith_jax.input import data_commands
+
+    data = _add_command(commands, "data", None, "fetch or convert data into dated TFRecords")
+    data_commands.add(data.add_subparsers(title="sources", metavar="SOURCE", required=True))
+
+
+def _train(options: argparse.Namespace, rest: list[str]) -> int:
+    """`monolith-jax train`."""
+    preemption = Preemption().install()
+    resolved = _resolve(options, rest)
+    if resolved is None:
+        return 0
+    name, params, task = resolved
+    from monolith_jax.training import train
+
+    task = _with_data(params, task)
+    train(task, options.model_dir, name=name, preemption=preemption, show=not options.quiet)
+    return preemption.exit_code if preemption.requested else 0
+
+
+def _eval(options: argparse.Namespace, rest: list[str]) -> int:
+    """`monolith-jax eval`."""
+    resolved = _resolve(options, rest)
+    if resolved is None:
+        return 0
+    name, params, task = resolved
+    from monolith_jax.training import evaluate_checkpoint
+
+    row = evaluate_checkpoint(_with_data(params, task), options.model_dir, name, options.step)
+    print(json.dumps(row))
+    return 0
+
+
+def _models(options: argparse.Namespace, rest: list[str]) -> int:
+    """`monolith-jax models`."""
+    from monolith_jax import registry
+
+    _import_modules(options.module)
+    models = registry.describe_models()
+    width = max((len(model.short_key) for model in models), default=0)
+    for model in models:
+        print(f"{model.short_key:{width}}  {model.doc_line}")
+        if options.verbose:
+            print(f"{'':{width}}  {model.key}  {model.file}:{model.line}")
+    return 0
+
+
+def _import_modules(modules: Sequence[str]) -> None:
+    from monolith_jax import registry
+
+    for module in modules:
+        registry.import_module(module)
+
+
+def _resolve(
+    options: argparse.Namespace, rest: list[str]
+) -> "tuple[str, SingleTaskModelParams, TaskConfig] | None":
+    """Returns the model's short key, its class and its overridden config; None after --help."""
+    command: argparse.ArgumentParser = options.command
+    if options.key is None:
+        if options.help:
+            command.print_help()
+            return None
+        command.error("KEY is missing: `monolith-jax models` lists them")
+    from monolith_jax import registry
+    from monolith_jax.task import TaskConfig
+
+    _import_modules(options.module)
+    cls = registry.GetClass(options.key)
+    params = cls()
+    task = params.task()
+    if not isinstance(task, TaskConfig):
+        raise ConfigError(
+            f"{options.key}: task() returned {type(task).__name__}; the trainer wants a TaskConfig"
+        )
+    if options.help:
+        command.print_help()
+        print(f"\nfields of {options.key} (--FIELD VALUE), with their values:\n\n{_fields(task)}")
+        return None
+    if options.model_dir is None:
+        command.error("--model-dir is missing")
+    return registry.short_key(cls), params, config.override(task, _changes(rest))
+
+
+def _fields(task: "TaskConfig") -> str:
+    lines = []
+    for info in config.describe(task):
+        lines.append(f"  --{info.path} {info.type} = {info.value!r}")
+        free = "; may change when a run goes on" if info.restart == "free" else ""
+        lines.append(f"      {info.doc}{free}")
+    return "\n".join(lines)
+
+
+def _changes(rest: list[str]) -> dict[str, str]:
+    """Parses `--a.b value` and `--a.b=value` pairs."""
+    changes: dict[str, str] = {}
+    arguments = iter(rest)
+    for argument in arguments:
+        if not argument.startswith("--") or len(argument) == 2:
+            raise ConfigError(f"expected --FIELD, got {argument!r}")
+        path, equals, value = argument[2:].partition("=")
+        if not equals:
+            following = next(arguments, None)
+            if following is None:
+                raise ConfigError(f"--{path} needs a value")
+            value = following
+        if path in changes:
+            raise ConfigError(f"--{path} is given twice")
+        changes[path] = value
+    return changes
+
+
+def _with_data(params: "SingleTaskModelParams", task: "TaskConfig") -> "TaskConfig":
+    """Returns the task with its input root set, fetching the model's own data on first use."""
+    if task.input.root:
+        return task
+    return replace(task, input=replace(task.input, root=params.prepare_data()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

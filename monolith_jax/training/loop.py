@@ -1,0 +1,209 @@
+"""The train loop.
+
+The order of operations, which exact resume rests on (tests/training/test_loop.py holds it):
+
+    while steps are left and nobody asked to stop:
+        1. draw batch k           a function of the data, the seed and k alone
+        2. step                   the state has now seen the batches 0 .. k
+        3. log, if due            the window since the last log, read one step late
+        4. evaluate, if due
+        5. save, if due           before the next batch is drawn
+    save
+
+So a checkpoint of step k holds the state after exactly the batches 0 .. k - 1, every metric row up
+to k is in the file before it, and going on means drawing batch k. Whether the evaluation of step k
+is done is told by its row.
+"""
+
+from typing import Any
+
+import jax
+
+from monolith_jax import config
+from monolith_jax.checkpoint.native import Checkpoints
+from monolith_jax.errors import CheckpointError, DivergedError
+from monolith_jax.input import Dataset, prefetch
+from monolith_jax.task import TaskConfig
+from monolith_jax.training import metrics
+from monolith_jax.training.data import evaluation_dataset, training_dataset
+from monolith_jax.training.evaluation import evaluate
+from monolith_jax.training.preemption import Preemption
+from monolith_jax.training.program import Program, TrainState, devices_for
+from monolith_jax.training.recorder import Recorder
+from monolith_jax.training.report import write_report
+from monolith_jax.training.run_dir import RunDir
+
+
+def train(
+    task: TaskConfig,
+    model_dir: str,
+    *,
+    name: str = "model",
+    preemption: Preemption | None = None,
+    show: bool = True,
+) -> dict[str, float]:
+    """Trains a task, or goes on where an earlier run in `model_dir` stopped.
+
+    Args:
+      task: the config; `input.root` and the dates must be set.
+      model_dir: a local folder for checkpoints and metrics; see `run_dir`.
+      name: the model's key, which the folder is bound to.
+      preemption: the flag that ends the run early; default: SIGTERM and SIGINT set it.
+      show: whether to print progress to standard error.
+
+    Returns:
+      The row of the last evaluation (step, split, metrics), empty if there was none.
+
+    Raises:
+      UserError: bad config, data or model dir; see the subclasses in `monolith_jax.errors`.
+    """
+    preemption = preemption or Preemption().install()
+    run_dir = RunDir(model_dir, name, task)
+    run_dir.check()
+    program = Program(task, devices_for(task))
+    data, eval_data = training_dataset(task), evaluation_dataset(task)
+    run_dir.open()
+    checkpoints = Checkpoints(str(run_dir.checkpoints), keep=task.train.keep_checkpoints)
+    loop = Loop(program, data, eval_data, checkpoints, preemption)
+    state, window, step = loop.start()
+    recorder = Recorder(run_dir, step, loop.total, show)
+    try:
+        loop.run(state, window, step, recorder)
+        checkpoints.close()
+    except OSError as error:
+        raise CheckpointError(
+            f"{run_dir.path}: {error}; the last good checkpoint: {checkpoints.last_good()}"
+        ) from error
+    except DivergedError as error:
+        raise DivergedError(
+            f"{error}; the last good checkpoint: {checkpoints.last_good()}"
+        ) from error
+    finally:
+        recorder.close()
+    write_report(run_dir.path, name)
+    return recorder.last
+
+
+class Loop:
+    """The loop's parts: the functions, the data, where checkpoints go, and what ends it early."""
+
+    def __init__(
+        self,
+        program: Program,
+        data: Dataset,
+        eval_data: Dataset | None,
+        checkpoints: Checkpoints,
+        preemption: Preemption,
+    ) -> None:
+        self.program, self.task = program, program.task
+        self.data, self.eval_data = data, eval_data
+        self.checkpoints, self.preemption = checkpoints, preemption
+        self.total = self.task.train.epochs * data.steps_per_epoch
+
+    def start(self) -> tuple[TrainState, metrics.Window, int]:
+        """Returns state, metrics window and steps done: fresh, or from the newest checkpoint.
+
+        Raises:
+          CheckpointError: the checkpoint is damaged, or the data are not those it was made with.
+        """
+        window = self.program.empty_window()
+        step = self.checkpoints.latest()
+        if step is None:
+            return self.program.init(self.task.train.seed), window, 0
+        abstract = {"state": self.program.abstract_state(), "window": _abstract(window)}
+        restored, run = self.checkpoints.restore(step, abstract)
+        then, now = run["data"], self.data.fingerprint()
+        if then != now:
+            raise CheckpointError(
+                f"{self.checkpoints.directory / str(step)} was trained on other data (fingerprint "
+                f"{then}, now {now}): files or their counts have changed under {self.data_root()}"
+            )
+        return restored["state"], restored["window"], step
+
+    def data_root(self) -> str:
+        """Returns the folder of the data, for messages."""
+        return self.task.input.root
+
+    def run(
+        self, state: TrainState, window: metrics.Window, step: int, recorder: Recorder
+    ) -> None:
+        """Trains from `step` to the end or until preempted, and saves."""
+        recorder.say(self._headline(step))
+        if self._evaluation_due(step) and not recorder.evaluated(step):
+            self._evaluate(state, step, recorder)
+        with prefetch(self._batch, step, self.total, buffer=self.task.input.buffer) as batches:
+            while step < self.total and not self.preemption.requested:
+                _, batch = next(batches)
+                previous = window
+                state, window = self.program.train_step(state, window, batch)
+                step += 1
+                recorder.step(step)
+                # The step before this one is done: the queue stays short, the device stays busy.
+                jax.block_until_ready(previous["weight"])
+                recorder.flush()
+                if step % self.task.train.log_every == 0 or step == self.total:
+                    recorder.window(step, window)
+                    window = self.program.empty_window()
+                if self._evaluation_due(step):
+                    self._evaluate(state, step, recorder)
+                if step % self.task.train.checkpoint_every == 0:
+                    self._save(state, window, step, recorder)
+        self._save(state, window, step, recorder)
+        self.checkpoints.wait()
+        recorder.say(self._farewell(step))
+
+    def _batch(self, k: int) -> dict[str, Any]:
+        return self.program.prepare(self.data.batch(k))
+
+    def _evaluation_due(self, step: int) -> bool:
+        every = self.task.train.eval_every or self.data.steps_per_epoch
+        due = step > 0 and (step % every == 0 or step == self.total)
+        return due and self.eval_data is not None
+
+    def _evaluate(self, state: TrainState, step: int, recorder: Recorder) -> None:
+        """Evaluates and records; a preemption ends it without a row, so that it is done again."""
+        assert self.eval_data is not None
+        recorder.flush()
+        recorder.restart_clock()
+        values = evaluate(
+            self.program,
+            state,
+            self.eval_data,
+            buffer=self.task.input.buffer,
+            stop=lambda: self.preemption.requested,
+        )
+        if values is not None:
+            recorder.evaluation(step, values)
+
+    def _save(
+        self, state: TrainState, window: metrics.Window, step: int, recorder: Recorder
+    ) -> None:
+        recorder.flush()
+        run = {
+            "step": step,
+            "data": self.data.fingerprint(),
+            "config": config.to_dict(self.task),
+        }
+        self.checkpoints.save(step, {"state": state, "window": window}, run)
+
+    def _headline(self, step: int) -> str:
+        devices = self.program.mesh.devices.size
+        kind = self.program.mesh.devices.flat[0].device_kind
+        start = f"going on from step {step:,}" if step else "starting"
+        return (
+            f"{start}: {self.total:,} steps of {self.task.input.batch_size:,} examples, "
+            f"{self.data.num_examples:,} examples an epoch, on {devices} x {kind}"
+        )
+
+    def _farewell(self, step: int) -> str:
+        where = self.checkpoints.directory / str(step)
+        if step < self.total:
+            return f"stopped at step {step:,} and saved to {where}; the same command goes on"
+        return f"done: step {step:,}, saved to {where}"
+
+
+def _abstract(window: metrics.Window) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+        for name, x in window.items()
+    }

@@ -1,0 +1,219 @@
+"""A task as jitted functions on the devices at hand: init, one donated train step, predict.
+
+The step reads each touched row once, differentiates the loss with respect to the dense parameters
+and those rows, and writes both back. Everything that belongs to a table's own layout stays in the
+embedding engine; everything here is jax and optax.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from monolith_jax.embedding import XlaEngine
+from monolith_jax.errors import ConfigError, DataError, UserError
+from monolith_jax.input import Batch
+from monolith_jax.optimizers import as_optax
+from monolith_jax.task import TaskConfig
+from monolith_jax.training import metrics
+
+AXIS = "data"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that a step reads and writes.
+
+    Attributes:
+      step: int32 scalar, the number of steps done.
+      params: the Flax module's parameters.
+      opt_state: the optax state of `params`.
+      tables: the embedding engine's state: tables, slots and their scalars.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    tables: Any
+
+
+class Program:
+    """The functions of a task, compiled for the devices at hand.
+
+    Args:
+      task: the config.
+      devices: the devices to use; the batch and the tables are split over them.
+
+    Raises:
+      ConfigError: the batch size does not divide over the devices; names the ones that do.
+    """
+
+    def __init__(self, task: TaskConfig, devices: list[jax.Device]) -> None:
+        self.task = task
+        self.mesh = Mesh(np.array(devices), (AXIS,))
+        _check_batch_size(task.input.batch_size, len(devices))
+        self.module = task.instantiate()
+        self.engine = XlaEngine(
+            task.tables,
+            task.features,
+            batch_size=task.input.batch_size,
+            mesh=self.mesh if len(devices) > 1 else None,
+            axis=AXIS,
+        )
+        self._takes_train = "train" in inspect.signature(type(self.module).__call__).parameters
+        transforms = [optax.add_decayed_weights(task.weight_decay)] if task.weight_decay else []
+        self.optimizer = optax.chain(*transforms, as_optax(task.optimizer))
+        self._replicated = NamedSharding(self.mesh, P())
+        self._by_example = NamedSharding(self.mesh, P(AXIS))
+        self.train_step = jax.jit(self._train_step, donate_argnums=0)
+        self.predict = jax.jit(self._predict)
+
+    def init(self, seed: int) -> TrainState:
+        """Returns the state before the first step; the same on any number of devices."""
+        params_key, tables_key = jax.random.split(jax.random.key(seed))
+        make = jax.jit(self._init_dense, out_shardings=self._replicated)
+        step, params, opt_state = make(params_key)
+        return TrainState(step, params, opt_state, self.engine.init(tables_key))
+
+    def abstract_state(self) -> TrainState:
+        """Returns the state's shapes, dtypes and shardings, for restoring onto these devices."""
+        dense = jax.eval_shape(self._init_dense, jax.random.key(0))
+        step, params, opt_state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), dense
+        )
+        return TrainState(step, params, opt_state, self.engine.abstract_state())
+
+    def empty_window(self) -> metrics.Window:
+        """Returns metrics without examples, on every device."""
+        return jax.device_put(metrics.empty_window(self.task.loss), self._replicated)
+
+    def prepare(self, batch: Batch) -> dict[str, Any]:
+        """Turns a batch of columns into the step's arguments, on the devices.
+
+        Host work (deduplicating the ids, above all): runs in the input thread.
+        """
+        size = self.task.input.batch_size
+        lookups = self.engine.prepare(batch.columns)
+        dense = [_floats(batch.columns, name) for name in self.task.dense]
+        arrays = {
+            "dense": np.stack(dense, axis=1) if dense else np.zeros((size, 0), np.float32),
+            "label": self._label(batch.columns),
+            "weight": batch.weights,
+        }
+        placed = {name: jax.device_put(a, self._by_example) for name, a in arrays.items()}
+        placed["lookups"] = jax.device_put(lookups, self.engine.lookups_sharding(lookups))
+        return placed
+
+    def _label(self, columns: Mapping[str, Any]) -> np.ndarray:
+        label = self.task.label
+        values = _floats(columns, label.column)
+        if label.threshold is not None:
+            values = (values >= label.threshold).astype(np.float32)
+        if self.task.loss == "logloss" and not np.all((values >= 0.0) & (values <= 1.0)):
+            bad = values[(values < 0.0) | (values > 1.0)]
+            found = f"found {bad[0]}" if bad.size else "found a value that is no number"
+            raise DataError(
+                f"label column {label.column!r}: logloss wants labels within [0, 1], {found}; "
+                "set label.threshold, or loss to squared"
+            )
+        return values
+
+    def _init_dense(self, key: jax.Array) -> tuple[jax.Array, Any, optax.OptState]:
+        features = {
+            feature.name: jnp.zeros((1, table.dim), jnp.float32)
+            for feature in self.task.features
+            for table in self.task.tables
+            if table.name == feature.table
+        }
+        variables = self.module.init(key, features, jnp.zeros((1, len(self.task.dense))))
+        extra = sorted(set(variables) - {"params"})
+        if extra:
+            raise UserError(
+                f"{type(self.module).__name__} has the variable collections {extra}; the train "
+                "step carries parameters only"
+            )
+        params = variables.get("params", {})
+        return jnp.zeros((), jnp.int32), params, self.optimizer.init(params)
+
+    def _apply(self, params: Any, embeddings: Any, dense: jax.Array, key: Any) -> jax.Array:
+        """Runs the module; `key` is None outside training."""
+        train = {"train": key is not None} if self._takes_train else {}
+        rngs = {} if key is None else {"dropout": key}
+        return self.module.apply({"params": params}, embeddings, dense, rngs=rngs, **train)
+
+    def _predict(self, state: TrainState, batch: dict[str, Any]) -> jax.Array:
+        """Returns the module's [batch] outputs: logits, or values."""
+        rows = self.engine.gather(state.tables, batch["lookups"])
+        embeddings = self.engine.combine(rows, batch["lookups"])
+        return self._apply(state.params, embeddings, batch["dense"], None)
+
+    def _loss(
+        self, params: Any, rows: Any, batch: dict[str, Any], key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the mean loss that `TaskConfig` defines, and the outputs."""
+        embeddings = self.engine.combine(rows, batch["lookups"])
+        outputs = self._apply(params, embeddings, batch["dense"], key)
+        losses = metrics.example_losses(self.task.loss, outputs, batch["label"])
+        if self.task.embedding_l2:
+            squares = [jnp.sum(jnp.square(e), axis=-1) for e in embeddings.values()]
+            losses = losses + self.task.embedding_l2 * sum(squares)
+        weight = batch["weight"]
+        # A batch has at least one example, so the sum of the weights is not 0.
+        return jnp.sum(losses * weight) / jnp.sum(weight), outputs
+
+    def _train_step(
+        self, state: TrainState, window: metrics.Window, batch: dict[str, Any]
+    ) -> tuple[TrainState, metrics.Window]:
+        """One step: gather, forward, backward, write both halves back, add up the metrics."""
+        key = jax.random.fold_in(jax.random.key(self.task.train.seed), state.step)
+        rows = self.engine.gather(state.tables, batch["lookups"])
+        differentiate = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
+        (loss, outputs), (dense_gradients, row_gradients) = differentiate(
+            state.params, rows, batch, key
+        )
+        tables = self.engine.update(state.tables, batch["lookups"], rows, row_gradients)
+        updates, opt_state = self.optimizer.update(dense_gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        window = metrics.add_batch(
+            window, self.task.loss, loss, outputs, batch["label"], batch["weight"]
+        )
+        return TrainState(state.step + 1, params, opt_state, tables), window
+
+
+def _floats(columns: Mapping[str, Any], name: str) -> np.ndarray:
+    return np.asarray(columns[name], np.float32)
+
+
+def _check_batch_size(batch_size: int, devices: int) -> None:
+    if batch_size % devices:
+        below = batch_size // devices * devices
+        near = [n for n in (below, below + devices) if n]
+        raise ConfigError(
+            f"input.batch_size {batch_size} does not divide over {devices} devices; "
+            f"valid are the multiples of {devices}, the nearest {' and '.join(map(str, near))} "
+            "(or use fewer devices: --train.devices)"
+        )
+
+
+def devices_for(task: TaskConfig) -> list[jax.Device]:
+    """Returns the devices that a task asks for.
+
+    Raises:
+      ConfigError: it asks for more than there are.
+      UserError: the program runs in several processes, which is not supported yet.
+    """
+    if jax.process_count() > 1:
+        raise UserError("training in several processes is not supported yet; start one")
+    devices = jax.devices()
+    wanted = task.train.devices or len(devices)
+    if not 0 < wanted <= len(devices):
+        raise ConfigError(f"train.devices {wanted}: jax finds {len(devices)} {devices[0].platform}")
+    return devices[:wanted]

@@ -1,0 +1,93 @@
+"""Records metrics: a window becomes a row one step late, in the file, TensorBoard and on screen."""
+
+import math
+import time
+
+from monolith_jax.errors import DivergedError
+from monolith_jax.training import metrics
+from monolith_jax.training.run_dir import RunDir
+from monolith_jax.training.writers import MetricsFile, Progress, TensorBoard, read_rows
+
+
+class Recorder:
+    """The metrics of one run.
+
+    Args:
+      run_dir: where they go.
+      step: the step that the run goes on from; rows beyond it are taken back.
+      total: the step that it goes to.
+      show: whether to print progress.
+    """
+
+    def __init__(self, run_dir: RunDir, step: int, total: int, show: bool) -> None:
+        self.progress = Progress(total, step) if show else None
+        self._loss = run_dir.task.loss
+        self._batch_size = run_dir.task.input.batch_size
+        self._file = MetricsFile(run_dir.metrics, step)
+        self._tensorboard = TensorBoard(run_dir.path, step)
+        self._pending: tuple[int, metrics.Window] | None = None
+        self._start, self._start_step = time.monotonic(), step
+        self._mark = self._start
+        evals = [row for row in read_rows(run_dir.metrics) if row["split"] == "eval"]
+        self.last = evals[-1] if evals else {}
+
+    def evaluated(self, step: int) -> bool:
+        """Whether the evaluation of `step` is recorded."""
+        return self.last.get("step") == step
+
+    def step(self, step: int) -> None:
+        """Shows that a step was started."""
+        if self.progress is not None:
+            seconds = max(time.monotonic() - self._start, 1e-9)
+            rate = (step - self._start_step) * self._batch_size / seconds
+            self.progress.step(step, rate)
+
+    def window(self, step: int, window: metrics.Window) -> None:
+        """Takes a finished window; it is read at the next call of `flush`, a step later."""
+        self._pending = (step, window)
+
+    def flush(self) -> None:
+        """Writes the row of the window that is waiting, if there is one.
+
+        Raises:
+          DivergedError: its loss is not finite.
+        """
+        if self._pending is None:
+            return
+        step, window = self._pending
+        self._pending = None
+        values = metrics.summarize(window, self._loss)
+        if not math.isfinite(values.get("loss", 0.0)):
+            raise DivergedError(f"step {step}: the training loss is {values['loss']}")
+        self._write(step, "train", values)
+
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Writes the row of an evaluation."""
+        self.flush()
+        self.last = self._write(step, "eval", values)
+
+    def restart_clock(self) -> None:
+        """Leaves what was done since the last row (an evaluation) out of the next row's speed."""
+        self._mark = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Prints a line, if progress is shown."""
+        if self.progress is not None:
+            self.progress.say(text)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        self._tensorboard.close()
+
+    def _write(self, step: int, split: str, values: dict[str, float]) -> dict[str, float]:
+        now = time.monotonic()
+        seconds, self._mark = now - self._mark, now
+        rate = values["examples"] / max(seconds, 1e-9)
+        row = {"step": step, "split": split, **values}
+        row |= {"examples_per_second": round(rate, 1), "seconds": round(seconds, 4)}
+        self._file.write(row)
+        self._tensorboard.write(row)
+        if self.progress is not None:
+            self.progress.row(row)
+        return row
