@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from monolith_jax import config
 from monolith_jax.errors import ConfigError, UserError, did_you_mean
-from monolith_jax.training.preemption import Preemption
+from monolith_jax.preemption import Preemption
 
 if TYPE_CHECKING:
     from monolith_jax.task import SingleTaskModelParams, TaskConfig

@@ -28,7 +28,8 @@ class Checkpoints:
 
     Args:
       directory: their folder, local or gs://; made if it is missing.
-      keep: how many of the newest to keep, at least 1.
+      keep: how many of the newest to keep; default: all.
+      read_only: for a reader beside a running trainer; nothing is made, cleaned up or deleted.
 
     Example:
       >>> import tempfile
@@ -36,30 +37,31 @@ class Checkpoints:
       >>> checkpoints = Checkpoints(tempfile.mkdtemp(), keep=2)
       >>> checkpoints.save(3, {"w": jnp.arange(2.0)}, {"position": 3})
       >>> checkpoints.close()
-      >>> again = Checkpoints(str(checkpoints.directory), keep=2)
-      >>> again.latest()
-      3
+      >>> again = Checkpoints(str(checkpoints.directory), read_only=True)
+      >>> again.steps()
+      [3]
       >>> restored, run = again.restore(3, jax.eval_shape(lambda: {"w": jnp.zeros(2)}))
       >>> restored["w"].tolist(), run
       ([0.0, 1.0], {'position': 3})
     """
 
-    def __init__(self, directory: str, keep: int) -> None:
+    def __init__(self, directory: str, keep: int | None = None, *, read_only: bool = False) -> None:
         # orbax logs every folder it makes; what a user needs to know is in our own log.
         logging.getLogger("absl").setLevel(logging.ERROR)
         self.directory = epath.Path(directory)
-        self._manager = self._guard(
-            lambda: ocp.CheckpointManager(
-                self.directory,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=keep, cleanup_tmp_directories=True, create=True
-                ),
-            )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
+        if not read_only:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self._manager = self._guard(lambda: ocp.CheckpointManager(self.directory, options=options))
 
-    def latest(self) -> int | None:
-        """Returns the newest complete step, or None if there is no checkpoint."""
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """Returns the complete steps, ascending."""
+        return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, run: dict[str, Any]) -> None:
         """Starts to write a checkpoint and returns once the state may be donated again.
@@ -79,16 +81,14 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._check_finite(step, state)
-        items = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(state), run=ocp.args.JsonSave(run)
-        )
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), run=ocp.args.JsonSave(run))
         self._guard(lambda: self._manager.save(step, args=items, force=True), step)
 
     def restore(self, step: int, abstract: StateT) -> tuple[StateT, dict[str, Any]]:
         """Reads a checkpoint onto the shardings of `abstract`.
 
         Args:
-          step: a step that `latest` returned.
+          step: one of `steps()`.
           abstract: the state as `jax.ShapeDtypeStruct`s, with shardings where they matter.
 
         Raises:
@@ -135,9 +135,11 @@ class Checkpoints:
 
     def last_good(self) -> str:
         """Returns the newest complete checkpoint's path, as an error message says it."""
+        # Asked after a failed save, so read from the folder and not from the manager's memory.
+        folders = self.directory.iterdir() if self.directory.exists() else ()
         steps = [
             int(path.name)
-            for path in self.directory.iterdir()
+            for path in folders
             if path.name.isdigit() and ocp.utils.is_checkpoint_finalized(path)
         ]
         return str(self.directory / str(max(steps))) if steps else "none"

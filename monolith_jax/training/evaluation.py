@@ -4,9 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from monolith_jax.checkpoint.native import Checkpoints
+from monolith_jax.errors import CheckpointError, ConfigError
 from monolith_jax.input import Dataset, prefetch
+from monolith_jax.task import TaskConfig
 from monolith_jax.training import metrics
-from monolith_jax.training.program import Program, TrainState
+from monolith_jax.training.data import evaluation_dataset
+from monolith_jax.training.program import Program, TrainState, devices_for
+from monolith_jax.training.run_dir import RunDir
 
 
 def predict_all(
@@ -61,3 +66,39 @@ def evaluate(
     if predictions is None:
         return None
     return metrics.evaluate(*predictions, loss=program.task.loss)
+
+
+def evaluate_checkpoint(
+    task: TaskConfig, model_dir: str, name: str, step: int | None = None
+) -> dict[str, float]:
+    """Evaluates a checkpoint of a model dir on the task's evaluation days.
+
+    Args:
+      task: the config, as it was trained; `input.eval_start_date` must be set.
+      model_dir: the run's folder; nothing in it is changed.
+      name: the model's key.
+      step: which checkpoint; default: the newest.
+
+    Returns:
+      The exact metrics, with the checkpoint's "step".
+
+    Raises:
+      CheckpointError: the folder is another model's, or has no such checkpoint.
+      ConfigError: there are no evaluation days.
+    """
+    run_dir = RunDir(model_dir, name, task)
+    run_dir.check()
+    dataset = evaluation_dataset(task)
+    if dataset is None:
+        raise ConfigError("nothing to evaluate on: set input.eval_start_date and eval_end_date")
+    checkpoints = Checkpoints(str(run_dir.checkpoints), read_only=True)
+    steps = checkpoints.steps()
+    if not steps or (step is not None and step not in steps):
+        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        raise CheckpointError(f"{run_dir.path} has {wanted}; there are: {steps or 'none'}")
+    step = steps[-1] if step is None else step
+    program = Program(task, devices_for(task))
+    restored, _ = checkpoints.restore(step, program.abstract_checkpoint())
+    checkpoints.close()
+    values = evaluate(program, restored["state"], dataset, buffer=task.input.buffer)
+    return {"step": float(step)} | (values or {})

@@ -23,11 +23,11 @@ from monolith_jax import config
 from monolith_jax.checkpoint.native import Checkpoints
 from monolith_jax.errors import CheckpointError, DivergedError
 from monolith_jax.input import Dataset, prefetch
+from monolith_jax.preemption import Preemption
 from monolith_jax.task import TaskConfig
 from monolith_jax.training import metrics
 from monolith_jax.training.data import evaluation_dataset, training_dataset
 from monolith_jax.training.evaluation import evaluate
-from monolith_jax.training.preemption import Preemption
 from monolith_jax.training.program import Program, TrainState, devices_for
 from monolith_jax.training.recorder import Recorder
 from monolith_jax.training.report import write_report
@@ -106,27 +106,20 @@ class Loop:
         Raises:
           CheckpointError: the checkpoint is damaged, or the data are not those it was made with.
         """
-        window = self.program.empty_window()
-        step = self.checkpoints.latest()
-        if step is None:
-            return self.program.init(self.task.train.seed), window, 0
-        abstract = {"state": self.program.abstract_state(), "window": _abstract(window)}
-        restored, run = self.checkpoints.restore(step, abstract)
+        steps = self.checkpoints.steps()
+        if not steps:
+            return self.program.init(self.task.train.seed), self.program.empty_window(), 0
+        step = steps[-1]
+        restored, run = self.checkpoints.restore(step, self.program.abstract_checkpoint())
         then, now = run["data"], self.data.fingerprint()
         if then != now:
             raise CheckpointError(
                 f"{self.checkpoints.directory / str(step)} was trained on other data (fingerprint "
-                f"{then}, now {now}): files or their counts have changed under {self.data_root()}"
+                f"{then}, now {now}): files or counts have changed under {self.task.input.root}"
             )
         return restored["state"], restored["window"], step
 
-    def data_root(self) -> str:
-        """Returns the folder of the data, for messages."""
-        return self.task.input.root
-
-    def run(
-        self, state: TrainState, window: metrics.Window, step: int, recorder: Recorder
-    ) -> None:
+    def run(self, state: TrainState, window: metrics.Window, step: int, recorder: Recorder) -> None:
         """Trains from `step` to the end or until preempted, and saves."""
         recorder.say(self._headline(step))
         if self._evaluation_due(step) and not recorder.evaluated(step):
@@ -200,10 +193,3 @@ class Loop:
         if step < self.total:
             return f"stopped at step {step:,} and saved to {where}; the same command goes on"
         return f"done: step {step:,}, saved to {where}"
-
-
-def _abstract(window: metrics.Window) -> dict[str, jax.ShapeDtypeStruct]:
-    return {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-        for name, x in window.items()
-    }

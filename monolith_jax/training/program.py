@@ -91,6 +91,14 @@ class Program:
         )
         return TrainState(step, params, opt_state, self.engine.abstract_state())
 
+    def abstract_checkpoint(self) -> dict[str, Any]:
+        """Returns what a checkpoint holds, `{"state", "window"}`, as shapes with shardings."""
+        window = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated),
+            jax.eval_shape(lambda: metrics.empty_window(self.task.loss)),
+        )
+        return {"state": self.abstract_state(), "window": window}
+
     def empty_window(self) -> metrics.Window:
         """Returns metrics without examples, on every device."""
         return jax.device_put(metrics.empty_window(self.task.loss), self._replicated)

@@ -1,10 +1,10 @@
 """A model dir: what it holds, whose it is, and whether a run may go on in it.
 
-    DIR/config.json      config, model name, versions, devices
-    DIR/checkpoints/     one folder a step
-    DIR/metrics.jsonl    one row a line
-    DIR/events.*         for TensorBoard
-    DIR/report.html      the curves, at the end
+DIR/config.json      config, model name, versions, devices
+DIR/checkpoints/     one folder a step
+DIR/metrics.jsonl    one row a line
+DIR/events.*         for TensorBoard
+DIR/report.html      the curves, at the end
 """
 
 import json
