@@ -1,0 +1,182 @@
+"""Real processes, really killed: the same command again ends with the same bits."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from monolith_jax.checkpoint.native import Checkpoints
+from monolith_jax.training.writers import TIMES, read_rows
+
+# Long enough steps and large enough tables that a kill can hit anything, saves included.
+MODEL = """
+import sys, time
+from dataclasses import replace
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from conftest import small_task
+from monolith_jax.registry import RegisterSingleTaskModel
+from monolith_jax.task import SingleTaskModelParams
+
+@RegisterSingleTaskModel
+class Small(SingleTaskModelParams):
+    "The small model of the tests, with a large table."
+
+    def task(self):
+        task = small_task(Path({root!r}))
+        large = replace(task.tables[0], vocab_size=200_000)
+        train = replace(task.train, epochs=12, checkpoint_every=4, log_every=3)
+        return replace(task, tables=(large, *task.tables[1:]), train=train)
+"""
+STEPS = 12 * 7
+LIMIT = 120.0
+
+
+class Killable:
+    """`monolith-jax train` of the small model in a process of its own."""
+
+    def __init__(self, folder: Path, model_dir: Path) -> None:
+        environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(folder)}
+        self.model_dir = model_dir
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "monolith_jax.cli", "train", "kill_model.Small"]
+            + ["--module", "kill_model", "--model-dir", str(model_dir)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait(self) -> str:
+        """Returns what it printed, once it has ended."""
+        try:
+            return self.process.communicate(timeout=LIMIT)[1]
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            pytest.fail(f"still running after {LIMIT} s: {self.process.communicate()[1]}")
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Polls until the condition holds or the process has ended."""
+        deadline = time.monotonic() + LIMIT
+        while not condition() and self.process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+    def steps_logged(self) -> int:
+        rows = read_rows(self.model_dir / "metrics.jsonl")
+        return max((row["step"] for row in rows), default=0)
+
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written at this moment."""
+        import orbax.checkpoint as ocp
+
+        folder = self.model_dir / "checkpoints"
+        if not folder.exists():
+            return False
+        for path in folder.iterdir():
+            try:
+                if not path.name.isdigit() or not ocp.utils.is_checkpoint_finalized(path):
+                    return True
+            except (OSError, ValueError):
+                continue  # renamed or deleted under our eyes
+        return False
+
+
+@pytest.fixture(scope="module")
+def folder(task: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    here = str(Path(__file__).parent)
+    (folder / "kill_model.py").write_text(MODEL.format(here=here, root=task.input.root))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model_dir = tmp_path_factory.mktemp("uninterrupted")
+    run = Killable(folder, model_dir)
+    printed = run.wait()
+    assert run.process.returncode == 0, printed
+    return model_dir
+
+
+def arrays(model_dir: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields every array of the last checkpoint, however the state is built."""
+    import orbax.checkpoint as ocp
+
+    step = Checkpoints(str(model_dir / "checkpoints"), read_only=True).steps()[-1]
+    path = model_dir / "checkpoints" / str(step) / "state"
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        metadata = checkpointer.metadata(path).item_metadata.tree
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+        tree = checkpointer.restore(path, restore_args=arguments)
+    for name, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(name), leaf
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    left, right = dict(arrays(one)), dict(arrays(other))
+    assert left.keys() == right.keys()
+    assert len(left) > 10
+    for name, array in left.items():
+        np.testing.assert_array_equal(array, right[name], err_msg=name)
+    rows = [
+        [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(d / "metrics.jsonl")]
+        for d in (one, other)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_killed_at_random_points_and_during_a_save(
+    folder: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    points = sorted(random.Random(0).sample(range(1, STEPS - 10), 5))
+    for point in points:
+        run = Killable(folder, tmp_path)
+        run.wait_until(lambda run=run, point=point: run.steps_logged() >= point)
+        run.process.kill()
+        run.wait()
+        assert run.process.returncode == -signal.SIGKILL
+    run = Killable(folder, tmp_path)
+    run.wait_until(run.saving)
+    run.process.kill()
+    run.wait()
+    assert run.process.returncode == -signal.SIGKILL
+    last = Killable(folder, tmp_path)
+    printed = last.wait()
+    assert last.process.returncode == 0, printed
+    assert "going on from step" in printed
+    assert_same_bits(uninterrupted, tmp_path)
+
+
+def test_sigterm_during_the_first_compile_saves_and_exits_0(
+    folder: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    run = Killable(folder, tmp_path)
+    run.wait_until(lambda: (tmp_path / "metrics.jsonl").exists())
+    run.process.send_signal(signal.SIGTERM)
+    printed = run.wait()
+    assert run.process.returncode == 0, printed
+    assert "the same command goes on" in printed
+    assert Checkpoints(str(tmp_path / "checkpoints"), read_only=True).steps()[-1] < 4
+    last = Killable(folder, tmp_path)
+    assert last.wait()
+    assert last.process.returncode == 0
+    assert_same_bits(uninterrupted, tmp_path)
+
+
+def test_sigterm_while_training_saves_and_exits_0(folder: Path, tmp_path: Path) -> None:
+    run = Killable(folder, tmp_path)
+    run.wait_until(lambda: run.steps_logged() >= 6)
+    run.process.send_signal(signal.SIGTERM)
+    printed = run.wait()
+    assert run.process.returncode == 0, printed
+    step = Checkpoints(str(tmp_path / "checkpoints"), read_only=True).steps()[-1]
+    assert f"stopped at step {step}" in printed
