@@ -1,0 +1,53 @@
+"""Adagrad, as `tf.compat.v1.train.AdagradOptimizer` computes it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+from jax import lax
+
+from monolith_jax.config import field
+from monolith_jax.optimizers._arithmetic import Arithmetic
+from monolith_jax.optimizers._rule import Arrays, Slot, UpdateRule, require
+from monolith_jax.optimizers._schedules import LearningRate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adagrad(UpdateRule, choice="adagrad"):
+    """Adagrad: each value's step shrinks with the sum of its squared gradients.
+
+        a += g * g
+        w -= (g * learning_rate) * rsqrt(a)
+
+    There is no epsilon: the accumulator starts above zero instead. TF's kernel uses Eigen's
+    approximate rsqrt, so its last bits cannot be met (`exact` is refused).
+
+    References:
+      Duchi, Hazan, Singer (2011), Adaptive Subgradient Methods. TF's `ApplyAdagrad`,
+      `ResourceSparseApplyAdagrad`.
+    """
+
+    learning_rate: LearningRate = field(
+        0.05, doc="The step size. TF1 has no default; this is its DNNClassifier's."
+    )
+    initial_accumulator_value: float = field(
+        0.1, doc="What the accumulators start at; above zero, since there is no epsilon."
+    )
+
+    can_be_exact: ClassVar[bool] = False
+    tf_name: ClassVar[str] = "Adagrad"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "initial_accumulator_value", 0.0)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The sums of squared gradients."""
+        return (Slot("accumulator", self.initial_accumulator_value, "Adagrad"),)
+
+    def _formula(
+        self, at: Arithmetic, g: jax.Array, w: jax.Array, slots: Arrays, scalars: Arrays, rows: bool
+    ) -> tuple[jax.Array, Arrays]:
+        a = slots["accumulator"] + at.product(g, g)
+        return (g * at.rate(self.learning_rate)) * lax.rsqrt(a), {"accumulator": a}
