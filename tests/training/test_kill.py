@@ -44,12 +44,13 @@ LIMIT = 120.0
 class Killable:
     """`monolith-jax train` of the small model in a process of its own."""
 
-    def __init__(self, folder: Path, model_dir: Path) -> None:
+    def __init__(self, folder: Path, model_dir: Path, *fields: str) -> None:
         environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(folder)}
         self.model_dir = model_dir
+        command = [sys.executable, "-m", "monolith_jax.cli", "train", "kill_model.Small"]
+        command += ["--module", "kill_model", "--model-dir", str(model_dir), *fields]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "monolith_jax.cli", "train", "kill_model.Small"]
-            + ["--module", "kill_model", "--model-dir", str(model_dir)],
+            command,
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -180,3 +181,42 @@ def test_sigterm_while_training_saves_and_exits_0(folder: Path, tmp_path: Path) 
     assert run.process.returncode == 0, printed
     step = Checkpoints(str(tmp_path / "checkpoints"), read_only=True).steps()[-1]
     assert f"stopped at step {step}" in printed
+
+
+def test_sigterm_among_evaluations_leaves_none_out(folder: Path, tmp_path: Path) -> None:
+    # Evaluating after every step, the process is hit within an evaluation more often than not.
+    fields = ("--train.eval_every", "1", "--train.epochs", "3")
+    for stop_at in (2, 5, 9):
+        run = Killable(folder, tmp_path, *fields)
+        run.wait_until(lambda run=run, stop_at=stop_at: run.steps_logged() >= stop_at)
+        run.process.send_signal(signal.SIGTERM)
+        printed = run.wait()
+        assert run.process.returncode == 0, printed
+        assert "the same command goes on" in printed
+    last = Killable(folder, tmp_path, *fields)
+    printed = last.wait()
+    assert last.process.returncode == 0, printed
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["split"] == "eval"] == list(range(1, 22))
+
+
+def test_a_full_disk_names_the_last_good_checkpoint(folder: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a small disk: {mounted.stderr.strip()}")
+    try:
+        # A checkpoint of 13 MB a step, and none given back: the third or fourth does not fit.
+        run = Killable(folder, disk / "run", "--train.keep_checkpoints", "100")
+        printed = run.wait()
+        assert run.process.returncode == 2, printed
+        message = printed.strip().splitlines()[-1]
+        assert message.startswith("monolith-jax: ")
+        assert "No space left on device" in message
+        last = Checkpoints(str(disk / "run" / "checkpoints"), read_only=True).steps()[-1]
+        assert f"the last good checkpoint: {disk}/run/checkpoints/{last}" in message
+        assert "Traceback" not in printed
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
