@@ -103,6 +103,11 @@ class DatedWriter:
         self._paths: dict[int, str] = {}  # hour since the epoch -> file being filled
         self._counts: dict[str, int] = {}  # file -> records, buffered ones included
 
+    @property
+    def days(self) -> int:
+        """The number of days that records were written for."""
+        return len({path[:8] for path in self._counts})
+
     def __enter__(self) -> Self:
         meta = self.root / META
         self._listed = read_meta(meta) if meta.exists() else {}
