@@ -1,0 +1,31 @@
+"""Embedding tables: updated by the rows that a batch touches, packed, stacked, sharded.
+
+Configs say what the tables and lookups are; an engine keeps the arrays. `prepare` deduplicates a
+batch's ids on the host; `gather`, `combine` and `update` run inside the train step.
+"""
+
+from monolith_jax.embedding._lookups import Lookups, StackLookups
+from monolith_jax.embedding.config import (
+    Constant,
+    FeatureConfig,
+    Initializer,
+    Normal,
+    TableConfig,
+    Uniform,
+)
+from monolith_jax.embedding.engine import Engine, Rows, State, XlaEngine
+
+__all__ = [
+    "Constant",
+    "Engine",
+    "FeatureConfig",
+    "Initializer",
+    "Lookups",
+    "Normal",
+    "Rows",
+    "StackLookups",
+    "State",
+    "TableConfig",
+    "Uniform",
+    "XlaEngine",
+]

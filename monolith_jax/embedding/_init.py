@@ -1,0 +1,65 @@
+"""The first values of a stack: made where they will live, the same on any number of devices."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from monolith_jax.embedding._stacks import Stack
+from monolith_jax.embedding.config import Constant, Initializer, Normal, TableConfig, Uniform
+from monolith_jax.errors import ConfigError
+
+
+def init_block(stack: Stack, key: jax.Array, first_shard: Any, shards: int) -> jax.Array:
+    """Returns the lines of some consecutive virtual shards, [shards * lines_per_shard, line_width].
+
+    Shard v draws from `fold_in(key, v)`: what it holds depends on nothing else. One shard is made
+    at a time, so that no more than the result and one shard is in memory.
+
+    Args:
+      stack: the tables.
+      key: of the stack.
+      first_shard: int32 [], may be traced.
+      shards: how many.
+    """
+    layout = stack.layout
+    size = layout.lines_per_shard
+
+    def body(i: jax.Array, block: jax.Array) -> jax.Array:
+        made = _shard(stack, key, first_shard + i)
+        return jax.lax.dynamic_update_slice(block, made, (i * size, jnp.zeros((), i.dtype)))
+
+    block = jnp.zeros((shards * size, layout.line_width), jnp.float32)
+    return jax.lax.fori_loop(0, shards, body, block)
+
+
+def _shard(stack: Stack, key: jax.Array, shard: jax.Array) -> jax.Array:
+    """Returns one virtual shard, [lines_per_shard, line_width]; zero where no row lives."""
+    layout = stack.layout
+    shape = (layout.lines_per_shard, layout.line_width)
+    nth = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
+    lane = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+    row = (nth * layout.shards + shard) * layout.pack + lane // layout.width
+    inside = lane % layout.width < layout.dim
+    kinds: dict[Initializer, list[tuple[TableConfig, int]]] = {}
+    for table, offset in zip(stack.tables, stack.offsets, strict=True):
+        kinds.setdefault(table.initializer, []).append((table, offset))
+    values = jnp.zeros(shape, jnp.float32)
+    for kind, tables in kinds.items():
+        mine = jnp.zeros(shape, bool)
+        for table, offset in tables:
+            mine |= (row >= offset) & (row < offset + table.vocab_size)
+        values = jnp.where(
+            mine & inside, _draw(kind, jax.random.fold_in(key, shard), shape), values
+        )
+    return values
+
+
+def _draw(kind: Initializer, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    if isinstance(kind, Normal):
+        return jax.random.normal(key, shape, jnp.float32) * jnp.float32(kind.stddev)
+    if isinstance(kind, Uniform):
+        return jax.random.uniform(key, shape, jnp.float32, -kind.scale, kind.scale)
+    if isinstance(kind, Constant):
+        return jnp.full(shape, kind.value, jnp.float32)
+    raise ConfigError(f"unknown initializer {kind!r}: valid are {', '.join(Initializer.choices())}")

@@ -1,0 +1,78 @@
+"""Where a row of a table lives: packed to the vector width, dealt out to virtual shards.
+
+A TPU's memory moves lines of 128 lanes; a narrower row would leave the rest of its line empty. So
+rows of `dim` elements are widened to a divisor (or a multiple) of 128 and `pack` of them share a
+line. Lines are dealt out to `shards` virtual shards like cards: line `l` is line `l // shards` of
+shard `l % shards`. Any number of devices that divides `shards` then holds a contiguous, balanced
+block of whole shards, and the array's bytes are the same on every mesh and backend: a checkpoint
+restores onto any of them without moving a row within the array.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+LANES = 128
+
+IntT = TypeVar("IntT", int, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The place of `rows` rows of `dim` elements in an array `[lines, line_width]`.
+
+    Attributes:
+      rows: rows in logical order, 0 to rows - 1.
+      dim: elements of a row.
+      shards: virtual shards; the layout is the same for every number of devices dividing it.
+
+    Example:
+      >>> layout = Layout(rows=10, dim=30, shards=2)
+      >>> layout.width, layout.pack, layout.shape
+      (32, 4, (4, 128))
+      >>> [layout.physical(row) for row in (0, 1, 3, 4, 8, 9)]
+      [0, 1, 3, 8, 4, 5]
+    """
+
+    rows: int
+    dim: int
+    shards: int
+
+    @property
+    def width(self) -> int:
+        """Lanes of a row: `dim`, widened to a divisor or a multiple of 128."""
+        if self.dim >= LANES:
+            return -(-self.dim // LANES) * LANES
+        return 1 << (self.dim - 1).bit_length()
+
+    @property
+    def pack(self) -> int:
+        """Rows of a line."""
+        return max(1, LANES // self.width)
+
+    @property
+    def line_width(self) -> int:
+        """Lanes of a line: 128, or `width` where that is more."""
+        return self.pack * self.width
+
+    @property
+    def lines_per_shard(self) -> int:
+        """Lines of a virtual shard, padding included."""
+        return -(-self.rows // (self.pack * self.shards))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The array's shape, `(lines, line_width)`."""
+        return self.lines_per_shard * self.shards, self.line_width
+
+    @property
+    def physical_rows(self) -> int:
+        """Rows that the array has room for."""
+        return self.shape[0] * self.pack
+
+    def physical(self, row: IntT) -> IntT:
+        """Returns the physical row, `line * pack + place in the line`, of logical rows."""
+        line, place = row // self.pack, row % self.pack
+        shard, nth = line % self.shards, line // self.shards
+        return (shard * self.lines_per_shard + nth) * self.pack + place

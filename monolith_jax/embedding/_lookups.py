@@ -1,0 +1,40 @@
+"""What a batch asks of the tables: arrays of static shape, made on the host."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StackLookups:
+    """The lookups of one batch into one stack of tables, routed to the devices that own the rows.
+
+    With D devices, each device owns a block of the rows. `D` is 1 and `send` is None without a
+    mesh. The leading axis of every array is split over the devices.
+
+    Attributes:
+      rows: int32 [D * U]; for each owner, in ascending order, the rows of its block that the whole
+        batch touches, once each; the padding lies beyond the block, no two entries alike.
+      index: int32 [batch, ids per example]; for each id, in the order of the stack's features, its
+        place among the rows that its device receives; `NONE` (beyond any) where there is no id.
+      send: int32 [D owners, D askers, C]; for each owner, the places among its `rows` of what each
+        asker needs; padded with `NONE`.
+      lines: int32 [D * UL]; the lines that hold `rows`, padded as `rows` is. Only where the
+        backend moves whole lines (TPU) and a line holds more than one row.
+      slot: int32 [D * U]; the place of each of `rows` among the rows of `lines`; as `lines`.
+    """
+
+    rows: Array
+    index: Array
+    send: Array | None = None
+    lines: Array | None = None
+    slot: Array | None = None
+
+
+Lookups: TypeAlias = dict[str, StackLookups]
+"""The lookups of one batch, by stack."""
