@@ -258,7 +258,7 @@ def test_a_bad_field_names_the_nearest(
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    with pytest.raises(LookupError, match="movielens.DeepFM"):
+    with pytest.raises(LookupError, match=r"movielens\.DeepFM"):
         cli.main(["--debug", "train", "movielens.DeepFn", "--model-dir", str(tmp_path)])
 
 
