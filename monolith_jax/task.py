@@ -9,7 +9,7 @@ A model class derives from `SingleTaskModelParams` and returns its config from `
         def task(self) -> TaskConfig:
             return TaskConfig(...)
 
-The source of the protocol is Monolith's `core/base_model_params.py`.
+`SingleTaskModelParams` itself lives in `monolith_jax.registry`, which needs no jax.
 """
 
 from dataclasses import dataclass
@@ -20,32 +20,13 @@ from monolith_jax.embedding import FeatureConfig, TableConfig
 from monolith_jax.errors import ConfigError, did_you_mean
 from monolith_jax.input import Column
 from monolith_jax.optimizers import Adam, UpdateRule
+from monolith_jax.registry import SingleTaskModelParams as SingleTaskModelParams
 
 
-class SingleTaskModelParams:
-    """Base of all registered models (Monolith's `base_model_params.SingleTaskModelParams`)."""
-
-    def task(self) -> Any:
-        """Returns the model's config: a `TaskConfig`, or anything with `instantiate()`.
-
-        Raises:
-          NotImplementedError: in this base class.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define task()")
-
-    def prepare_data(self, root: str = "") -> str:
-        """Returns the root folder of the model's own data, fetching it on first use.
-
-        Called by `train` and `eval` when `input.root` is empty. Models whose data the user
-        brings keep this one.
-
-        Args:
-          root: where to put the data; empty: the model's default place.
-
-        Raises:
-          ConfigError: in this base class, which has no data of its own.
-        """
-        raise ConfigError(f"{type(self).__name__} has no data of its own: set --input.root")
+def _positive(config: Config, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +150,3 @@ class TaskConfig(Config):
                     f"column {column.name!r} is declared as {columns[column.name]} and as {column}"
                 )
         return tuple(columns.values())
-
-
-def _positive(config: Config, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}")
