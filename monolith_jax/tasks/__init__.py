@@ -1,0 +1,1 @@
+"""The models that come with the package, each with its data: `movielens`, `criteo`."""
