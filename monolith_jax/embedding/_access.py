@@ -3,8 +3,7 @@
 On CPU and GPU a packed array `[lines, 128]` is the same bytes as `[rows, width]`, so the reshape is
 free and single rows are read and written. On a TPU memory is tiled by lines and that reshape would
 move the whole table: there whole lines are read, the rows picked from them, and written back with
-the rows that the batch did not touch as they were. Both forms hold the same rows afterwards, bit
-for bit.
+the rows that the batch did not touch as they were. Both forms move the same values.
 """
 
 import jax

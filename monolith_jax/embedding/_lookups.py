@@ -1,12 +1,12 @@
 """What a batch asks of the tables: arrays of static shape, made on the host."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
-import numpy as np
 
-Array: TypeAlias = jax.Array | np.ndarray
+Array: TypeAlias = Any
+"""A numpy array on the host, a jax.Array within a step."""
 
 
 @jax.tree_util.register_dataclass

@@ -253,16 +253,18 @@ class XlaEngine:
         """
 
         def local(rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
-            found = {}
+            found: dict[str, jax.Array] = {}
             for stack in self.stacks:
                 here, asked = rows[stack.name], lookups[stack.name]
                 if self.devices > 1:
                     here = receive(here, asked, self._axis)
                 found |= combine_features(here, asked.index, stack.features)
-            return {name: found[name] for name in self._order}
+            return found
 
         split = P(self._axis)
-        return self._split(local, (split, split), split)(rows, lookups)
+        found = self._split(local, (split, split), split)(rows, lookups)
+        # A dict that went through shard_map comes back with its keys sorted.
+        return {name: found[name] for name in self._order}
 
     def update(self, state: State, lookups: Lookups, rows: Rows, gradients: Rows) -> State:
         """Returns the state after one step of each table's rule on the touched rows.
