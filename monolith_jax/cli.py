@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from monolith_jax import config
 from monolith_jax.errors import ConfigError, UserError, did_you_mean
 from monolith_jax.preemption import Preemption
+from monolith_jax.progress import ProgressLine
 
 if TYPE_CHECKING:
     from monolith_jax.task import SingleTaskModelParams, TaskConfig
@@ -129,10 +130,23 @@ def _add_models(commands: Any) -> None:
 
 
 def _add_data(commands: Any) -> None:
-    from monolith_jax.input import data_commands
-
     data = _add_command(commands, "data", None, "fetch or convert data into dated TFRecords")
-    data_commands.add(data.add_subparsers(title="sources", metavar="SOURCE", required=True))
+    sources = data.add_subparsers(title="sources", metavar="SOURCE", required=True)
+    movielens = _add_command(
+        sources, "movielens", _data_movielens, "fetch MovieLens-100K (research use, see its terms)"
+    )
+    movielens.add_argument("--root", metavar="DIR", help="where to; default: a cache folder")
+    movielens.add_argument(
+        "--from", dest="from_file", metavar="FILE", help="a local ml-100k.zip, or RecBole's wheel"
+    )
+    convert = _add_command(
+        sources, "convert", _data_convert, "convert CSV or parquet files by a schema file"
+    )
+    convert.add_argument("files", nargs="+", metavar="FILE", help=".csv, .tsv, .txt or .parquet")
+    convert.add_argument(
+        "--schema", required=True, metavar="FILE", help=".toml or .json; docs/data.md explains it"
+    )
+    convert.add_argument("--root", required=True, metavar="DIR", help="the dated folders go here")
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> int:
@@ -160,6 +174,32 @@ def _eval(options: argparse.Namespace, rest: list[str]) -> int:
     row = evaluate_checkpoint(_with_data(params, task), options.model_dir, name, options.step)
     print(json.dumps(row))
     return 0
+
+
+def _data_movielens(options: argparse.Namespace, rest: list[str]) -> int:
+    """`monolith-jax data movielens`."""
+    from monolith_jax.tasks import movielens_data
+
+    print(movielens_data.prepare(options.root, options.from_file, progress=_say))
+    return 0
+
+
+def _data_convert(options: argparse.Namespace, rest: list[str]) -> int:
+    """`monolith-jax data convert`."""
+    from monolith_jax.input.convert import convert
+    from monolith_jax.input.convert_schema import load_schema
+
+    bar = ProgressLine("rows")
+    done = convert(options.files, load_schema(options.schema), options.root, progress=bar.show)
+    bar.end()
+    print(f"{done.records:,} records in {done.days} days under {options.root}")
+    for column, size in done.vocabulary_sizes.items():
+        print(f"vocabulary of {column}: {size:,}")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _models(options: argparse.Namespace, rest: list[str]) -> int:
@@ -242,7 +282,10 @@ def _changes(rest: list[str]) -> dict[str, str]:
 
 
 def _with_data(params: "SingleTaskModelParams", task: "TaskConfig") -> "TaskConfig":
-    """Returns the task with its input root set, fetching the model's own data on first use."""
+    """Returns the task with its input root set, fetching the model's own data on first use.
+
+    `prepare_data` says what it does when it has to fetch.
+    """
     if task.input.root:
         return task
     return replace(task, input=replace(task.input, root=params.prepare_data()))

@@ -4,9 +4,10 @@ import math
 import time
 
 from monolith_jax.errors import DivergedError
+from monolith_jax.progress import Eta, ProgressLine
 from monolith_jax.training import metrics
 from monolith_jax.training.run_dir import RunDir
-from monolith_jax.training.writers import MetricsFile, Progress, TensorBoard, read_rows
+from monolith_jax.training.writers import MetricsFile, TensorBoard, read_rows
 
 
 class Recorder:
@@ -20,7 +21,8 @@ class Recorder:
     """
 
     def __init__(self, run_dir: RunDir, step: int, total: int, show: bool) -> None:
-        self.progress = Progress(total, step) if show else None
+        self._line = ProgressLine("steps") if show else None
+        self._total, self._eta = total, Eta(step / max(total, 1))
         self._loss = run_dir.task.loss
         self._batch_size = run_dir.task.input.batch_size
         self._file = MetricsFile(run_dir.metrics, step)
@@ -37,10 +39,10 @@ class Recorder:
 
     def step(self, step: int) -> None:
         """Shows that a step was started."""
-        if self.progress is not None:
+        if self._line is not None and self._line.terminal:
             seconds = max(time.monotonic() - self._start, 1e-9)
             rate = (step - self._start_step) * self._batch_size / seconds
-            self.progress.step(step, rate)
+            self._line.renew(f"{self._position(step)}  {self._speed(rate, step)}")
 
     def window(self, step: int, window: metrics.Window) -> None:
         """Takes a finished window; it is read at the next call of `flush`, a step later."""
@@ -72,8 +74,8 @@ class Recorder:
 
     def say(self, text: str) -> None:
         """Prints a line, if progress is shown."""
-        if self.progress is not None:
-            self.progress.say(text)
+        if self._line is not None:
+            self._line.say(text)
 
     def close(self) -> None:
         """Closes the files."""
@@ -88,6 +90,14 @@ class Recorder:
         row |= {"examples_per_second": round(rate, 1), "seconds": round(seconds, 4)}
         self._file.write(row)
         self._tensorboard.write(row)
-        if self.progress is not None:
-            self.progress.row(row)
+        numbers = "  ".join(
+            f"{name} {value:.4f}" for name, value in values.items() if name != "examples"
+        )
+        self.say(f"{self._position(step)}  {split:5}  {numbers}  {self._speed(rate, step)}")
         return row
+
+    def _position(self, step: int) -> str:
+        return f"step {step:,}/{self._total:,} ({step / max(self._total, 1):.0%})"
+
+    def _speed(self, rate: float, step: int) -> str:
+        return f"{rate:,.0f} examples/s  {self._eta.text(step / max(self._total, 1))}"

@@ -1,4 +1,4 @@
-"""Where metrics go: `DIR/metrics.jsonl`, TensorBoard event files, and the terminal.
+"""Where metrics go: `DIR/metrics.jsonl` and TensorBoard event files.
 
 A row is `{"step", "split", ...metrics, "examples_per_second", "seconds"}`; split is "train" (the
 steps since the row before) or "eval". After a restart the rows beyond the restored step are taken
@@ -7,8 +7,6 @@ back, since those steps are done again.
 
 import json
 import os
-import sys
-import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,59 +78,3 @@ class TensorBoard:
     def close(self) -> None:
         """Flushes and closes the event file."""
         self._writer.close()
-
-
-class Progress:
-    """Progress with speed and ETA: one line that renews itself on a terminal, plain lines else."""
-
-    def __init__(self, total_steps: int, start_step: int, stream: IO[str] | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._terminal = self._stream.isatty()
-        self._total, self._start_step = total_steps, start_step
-        self._start = self._shown = time.monotonic()
-
-    def step(self, step: int, examples_per_second: float) -> None:
-        """Renews the line on a terminal, at most ten times a second."""
-        now = time.monotonic()
-        if not self._terminal or (now - self._shown < 0.1 and step < self._total):
-            return
-        self._shown = now
-        self._stream.write(
-            f"\r{self._position(step)}  {examples_per_second:,.0f} examples/s  "
-            f"ETA {_clock(self._eta(step, now))}\x1b[K"
-        )
-        self._stream.flush()
-
-    def row(self, row: dict[str, Any]) -> None:
-        """Prints a row of metrics on a line of its own."""
-        numbers = "  ".join(
-            f"{name} {value:.4f}"
-            for name, value in row.items()
-            if name not in ("step", "split", "examples", *TIMES)
-        )
-        speed = f"{row['examples_per_second']:,.0f} examples/s"
-        eta = f"ETA {_clock(self._eta(row['step'], time.monotonic()))}"
-        self.say(f"{self._position(row['step'])}  {row['split']:5}  {numbers}  {speed}  {eta}")
-
-    def say(self, text: str) -> None:
-        """Prints a line, past the one that renews itself."""
-        self._stream.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
-        self._stream.flush()
-
-    def _position(self, step: int) -> str:
-        return f"step {step:,}/{self._total:,} ({step / max(self._total, 1):.0%})"
-
-    def _eta(self, step: int, now: float) -> float:
-        done = step - self._start_step
-        return (self._total - step) * (now - self._start) / done if done > 0 else 0.0
-
-
-def _clock(seconds: float) -> str:
-    """Returns seconds as h:mm:ss.
-
-    Example:
-      >>> _clock(3725.0)
-      '1:02:05'
-    """
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
