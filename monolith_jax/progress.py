@@ -37,7 +37,7 @@ class Eta:
 
 
 class ProgressLine:
-    """One line of progress on a stream (default: standard error).
+    r"""One line of progress on a stream (default: standard error).
 
     Attributes:
       terminal: whether the stream is one, so that a line can renew itself.
@@ -48,7 +48,7 @@ class ProgressLine:
       >>> line = ProgressLine("rows", stream)
       >>> line.say("reading")
       >>> stream.getvalue()
-      'reading\\n'
+      'reading\n'
     """
 
     def __init__(self, unit: str, stream: IO[str] | None = None) -> None:

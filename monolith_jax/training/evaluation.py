@@ -34,7 +34,7 @@ def predict_all(
     Returns:
       Three [n] float32 arrays, padding included (its weight is 0), or None if stopped.
     """
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    parts: list[tuple[np.ndarray, ...]] = []
     pending = None
     with prefetch(
         lambda k: program.prepare(dataset.batch(k)), 0, dataset.steps_per_epoch, buffer=buffer

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 from monolith_jax.errors import DivergedError
 from monolith_jax.progress import Eta, ProgressLine
@@ -82,11 +83,11 @@ class Recorder:
         self._file.close()
         self._tensorboard.close()
 
-    def _write(self, step: int, split: str, values: dict[str, float]) -> dict[str, float]:
+    def _write(self, step: int, split: str, values: dict[str, float]) -> dict[str, Any]:
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
         rate = values["examples"] / max(seconds, 1e-9)
-        row = {"step": step, "split": split, **values}
+        row: dict[str, Any] = {"step": step, "split": split, **values}
         row |= {"examples_per_second": round(rate, 1), "seconds": round(seconds, 4)}
         self._file.write(row)
         self._tensorboard.write(row)
