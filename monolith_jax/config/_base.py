@@ -1,12 +1,14 @@
 """The base class of every config, and its fields."""
 
 import dataclasses
-import functools
 import typing
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
 Restart = Literal["fixed", "free"]
+
+# The key under which a JSON document of a config has its class.
+TYPE = "$type"
 
 
 def field(
@@ -69,7 +71,6 @@ class Config:
         return {}
 
 
-@functools.cache
 def field_types(cls: type[Config]) -> dict[str, Any]:
     """Returns the resolved annotation of each dataclass field of `cls`, in order."""
     hints = typing.get_type_hints(cls)
@@ -77,9 +78,15 @@ def field_types(cls: type[Config]) -> dict[str, Any]:
 
 
 def named_items(value: Any) -> dict[str, Config] | None:
-    """Returns a tuple of configs by their `name` fields, or None if `value` is no such tuple."""
+    """Returns a tuple of configs by their `name` fields, or None if `value` is no such tuple.
+
+    Two items of one name cannot be told apart by it: then there are no named items.
+    """
     if not isinstance(value, tuple) or not value:
         return None
-    if not all(isinstance(item, Config) and hasattr(item, "name") for item in value):
+    if not all(isinstance(item, Config) for item in value):
+        return None
+    names = [getattr(item, "name", None) for item in value]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         return None
     return {item.name: item for item in value}

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from monolith_jax.config._base import Config, Restart, field_types, named_items
+from monolith_jax.config._base import TYPE, Config, Restart, field_types, named_items
+from monolith_jax.config._types import choices, type_name
 
 
 class FieldInfo(NamedTuple):
@@ -36,48 +37,68 @@ def describe(config: Config, prefix: str = "") -> Iterator[FieldInfo]:
             for name, item in items.items():
                 yield from describe(item, f"{path}.{name}.")
         elif isinstance(value, Config):
-            if choices := _choices(hint):
-                shown = next((n for n, c in choices.items() if c is type(value)), "")
-                yield FieldInfo(path, " | ".join(choices), shown or value, doc, restart)
+            if named := choices(hint):
+                shown = next((n for n, c in named.items() if c is type(value)), "")
+                yield FieldInfo(path, type_name(hint), shown or value, doc, restart)
             yield from describe(value, f"{path}.")
         else:
             yield FieldInfo(path, type_name(hint), value, doc, restart)
 
 
-def _choices(hint: Any) -> dict[str, type[Config]]:
-    return hint.choices() if isinstance(hint, type) and issubclass(hint, Config) else {}
-
-
-def type_name(hint: Any) -> str:
-    """Returns a type annotation the way a reader of `--help` wants it.
-
-    Example:
-      >>> type_name(int), type_name(tuple[int, ...]), type_name(str | None)
-      ('int', 'tuple[int, ...]', 'str | None')
-    """
-    text = hint.__name__ if isinstance(hint, type) and hint.__module__ == "builtins" else str(hint)
-    if getattr(hint, "__args__", None):
-        text = str(hint)
-    return text.replace("typing.Literal", "one of ").replace("typing.", "")
-
-
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Returns the dotted paths at which two `to_dict` documents differ, with both values.
+
+    Items of lists are told apart by their names if they have any, else by position. A config of
+    another class is one difference, not one for each of its fields.
 
     Example:
       >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
       ['a.b: 1 -> 3']
+      >>> differences({"t": [{"name": "x"}]}, {"t": [{"name": "x"}, {"name": "y"}]})
+      ["t.y: (absent) -> {'name': 'y'}"]
     """
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted(old.keys() | new.keys()):
-            a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
+    if isinstance(old, dict) and isinstance(new, dict) and old.get(TYPE) == new.get(TYPE):
+        return _by_key(old, new, prefix, sorted(old.keys() | new.keys()))
+    if isinstance(old, list) and isinstance(new, list):
+        a, b = _named(old), _named(new)
+        if a is not None and b is not None:
+            order = [name for name in a if name in b] != [name for name in b if name in a]
+            moved = [f"{prefix}order: {', '.join(a)} -> {', '.join(b)}"] if order else []
+            return _by_key(a, b, prefix, list({**a, **b})) + moved
+        if len(old) == len(new):
+            pairs = enumerate(zip(old, new, strict=True))
+            return [line for i, (x, y) in pairs for line in differences(x, y, f"{prefix}{i}.")]
+    # NaN is not equal to itself, and yet no difference.
+    if old == new or (old != old and new != new):
+        return []
+    return [f"{prefix.removesuffix('.')}: {_brief(old)} -> {_brief(new)}"]
+
+
+_ABSENT: dict[str, Any] = {"$absent": True}
+
+
+def _by_key(old: dict[str, Any], new: dict[str, Any], prefix: str, keys: list[str]) -> list[str]:
+    found = []
+    for key in keys:
+        a, b = old.get(key, _ABSENT), new.get(key, _ABSENT)
+        if a is _ABSENT or b is _ABSENT:
+            found.append(f"{prefix}{key}: {_brief(a)} -> {_brief(b)}")
+        else:
             found += differences(a, b, f"{prefix}{key}.")
-        return found
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        found = []
-        for i, (a, b) in enumerate(zip(old, new, strict=True)):
-            name = a.get("name", i) if isinstance(a, dict) else i
-            found += differences(a, b, f"{prefix}{name}.")
-        return found
-    return [] if old == new else [f"{prefix.removesuffix('.')}: {old} -> {new}"]
+    return found
+
+
+def _named(items: list[Any]) -> dict[str, Any] | None:
+    """Returns the items of a list by their names, if each has one of its own."""
+    if not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in items):
+        return None
+    by_name = {item["name"]: item for item in items}
+    return by_name if len(by_name) == len(items) else None
+
+
+def _brief(value: Any) -> str:
+    if value is _ABSENT:
+        return "(absent)"
+    if isinstance(value, dict) and isinstance(value.get(TYPE), str):
+        return value[TYPE].rpartition(".")[2]
+    return str(value)

@@ -1,19 +1,23 @@
 """Typed overrides: `{"input.batch_size": "512"}` onto a config."""
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from monolith_jax.config._base import Config, field_types, named_items
-from monolith_jax.errors import ConfigError, did_you_mean
+from monolith_jax.config._describe import describe
+from monolith_jax.config._parse import parse
+from monolith_jax.errors import ConfigError, did_you_mean, nearest
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def override(config: ConfigT, changes: Mapping[str, str]) -> ConfigT:
     """Returns `config` with fields replaced, each value parsed by its field's type.
+
+    The changes are made at once: each config is rebuilt and validates itself a single time, with
+    all of its new values, and the order of the changes does not matter. A field of alternatives
+    that is set itself (`optimizer`) is set before its own fields (`optimizer.learning_rate`).
 
     Args:
       config: any config.
@@ -34,98 +38,84 @@ def override(config: ConfigT, changes: Mapping[str, str]) -> ConfigT:
       >>> override(Reader(), {"batch_size": "1_024"})
       Reader(batch_size=1024)
     """
-    for path, text in changes.items():
-        config = _set(config, path.split("."), text, path)
-    return config
+    try:
+        return _apply(config, dict(changes), "")
+    except _UnknownFieldError as error:
+        raise ConfigError(f"{error}: {_suggestion(config, error)}") from None
 
 
-def _set(config: Any, keys: list[str], text: str, path: str) -> Any:
-    """Returns `config` with the value at `keys` parsed from `text`."""
-    key, rest = keys[0], keys[1:]
+class _UnknownFieldError(Exception):
+    """A path whose component `key` is no field of `owner`."""
+
+    def __init__(self, owner: Config, key: str, path: str) -> None:
+        within = "" if path == key else f" (in {path})"
+        super().__init__(f"{type(owner).__name__} has no field {key!r}{within}")
+        self.owner, self.key = owner, key
+
+
+def _suggestion(root: Config, error: _UnknownFieldError) -> str:
+    """Returns the near misses: the name in other groups, else what resembles it most."""
+    fields = field_types(type(error.owner))
+    by_leaf: dict[str, list[str]] = {}
+    for info in describe(root):
+        by_leaf.setdefault(info.path.rpartition(".")[2], []).append(info.path)
+    best = error.key if error.key in by_leaf else None
+    best = best or next(iter(nearest(error.key, [*by_leaf, *fields], n=1)), None)
+    if best is None or best in fields:
+        return did_you_mean(error.key, fields)
+    more = " or ..." if len(by_leaf[best]) > 3 else ""
+    return f"did you mean {' or '.join(by_leaf[best][:3])}{more}?"
+
+
+def _apply(config: Any, changes: dict[str, str], prefix: str) -> Any:
+    """Returns `config` after changes whose paths begin at its fields."""
     hints = field_types(type(config))
-    if key not in hints:
-        raise ConfigError(
-            f"{type(config).__name__} has no field {key!r}{_within(path, key)}: "
-            f"{did_you_mean(key, hints)}"
-        )
-    old = getattr(config, key)
-    if not rest:
-        return _replace(config, {key: parse(text, hints[key], path)}, path)
-    if isinstance(old, Config):
-        return _replace(config, {key: _set(old, rest, text, path)}, path)
-    items = named_items(old)
-    if items is None or len(rest) < 2:
-        hint = f", use {path}.FIELD" if items is not None and rest[0] in items else ""
-        raise ConfigError(f"{path}: {key!r} holds {old!r}, which has no field {rest[0]!r}{hint}")
-    if rest[0] not in items:
-        raise ConfigError(f"{path}: no {key} named {rest[0]!r}: {did_you_mean(rest[0], items)}")
-    items[rest[0]] = _set(items[rest[0]], rest[1:], text, path)
-    return _replace(config, {key: tuple(items.values())}, path)
-
-
-def _within(path: str, key: str) -> str:
-    return "" if path == key else f" (in {path})"
-
-
-def _replace(config: Any, changes: dict[str, Any], path: str) -> Any:
+    grouped: dict[str, dict[str, str]] = {}
+    for path, text in changes.items():
+        key, dot, rest = path.partition(".")
+        if key not in hints or (dot and not rest):
+            raise _UnknownFieldError(config, key if rest else path, f"{prefix}{path}")
+        grouped.setdefault(key, {})[rest] = text
+    values = {
+        key: _changed(getattr(config, key), hints[key], group, f"{prefix}{key}")
+        for key, group in grouped.items()
+    }
     try:
-        return dataclasses.replace(config, **changes)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        return dataclasses.replace(config, **values)
+    except ValueError as error:
+        paths = ", ".join(f"{prefix}{path}" for path in changes)
+        raise ConfigError(f"{paths}: {error}") from error
 
 
-def parse(text: str, hint: Any, path: str) -> Any:
-    """Parses `text` as a value of the type `hint`; `path` is for the error."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _parse_union(text, args, path)
-    if origin is Literal:
-        if text not in args:
-            raise ConfigError(f"{path}: {text!r} is not one of {', '.join(map(str, args))}")
-        return text
-    if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
-        return tuple(parse(part.strip(), args[0], path) for part in text.split(",") if part.strip())
-    if isinstance(hint, type) and issubclass(hint, Config):
-        return _choice(text, hint, path)
-    return _parse_scalar(text, hint, path)
+def _changed(value: Any, hint: Any, changes: dict[str, str], path: str) -> Any:
+    """Returns a field's new value; the change at "" is that of the field itself."""
+    if "" in changes:
+        value = parse(changes.pop(""), hint, path)
+    if not changes:
+        return value
+    if isinstance(value, Config):
+        return _apply(value, changes, f"{path}.")
+    items = named_items(value)
+    if items is None:
+        first = next(iter(changes))
+        raise ConfigError(f"{path}.{first}: {path} holds {value!r}, which has no fields")
+    by_name: dict[str, dict[str, str]] = {}
+    for rest, text in changes.items():
+        name = _item_name(rest, items, path)
+        by_name.setdefault(name, {})[rest[len(name) + 1 :]] = text
+    return tuple(
+        _apply(item, by_name[name], f"{path}.{name}.") if name in by_name else item
+        for name, item in items.items()
+    )
 
 
-def _parse_union(text: str, args: tuple[Any, ...], path: str) -> Any:
-    if type(None) in args and text.lower() == "none":
-        return None
-    errors = []
-    for arg in args:
-        if arg is not type(None):
-            try:
-                return parse(text, arg, path)
-            except ConfigError as error:
-                errors.append(str(error))
-    raise ConfigError("; or ".join(errors))
-
-
-def _choice(text: str, hint: type[Config], path: str) -> Config:
-    choices = hint.choices()
-    if text not in choices:
-        raise ConfigError(
-            f"{path}: {text!r} is no {hint.__name__}: {did_you_mean(text, choices)}"
-            if choices
-            else f"{path} is a group of fields: set one of them, {path}.FIELD"
-        )
-    try:
-        return choices[text]()
-    except TypeError as error:
-        raise ConfigError(f"{path}: {text} cannot be made without arguments: {error}") from error
-
-
-_EXPECTED = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-
-
-def _parse_scalar(text: str, hint: Any, path: str) -> Any:
-    if hint not in _EXPECTED:
-        raise ConfigError(f"{path}: a value of type {hint} cannot be given on the command line")
-    try:
-        if hint is bool:
-            return {"true": True, "false": False}[text.lower()]
-        return hint(text)
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"{path}: {text!r} is not {_EXPECTED[hint]}") from error
+def _item_name(rest: str, items: Mapping[str, Config], path: str) -> str:
+    """Returns the name that a path begins with; names may have dots, the longest one counts."""
+    names = [name for name in items if rest == name or rest.startswith(f"{name}.")]
+    if not names:
+        wrong = rest.partition(".")[0]
+        raise ConfigError(f"{path}.{rest}: no item {wrong!r}: {did_you_mean(wrong, items)}")
+    name = max(names, key=len)
+    if rest == name:
+        raise ConfigError(f"{path}.{rest} is a group of fields: set one, {path}.{rest}.FIELD")
+    return name
