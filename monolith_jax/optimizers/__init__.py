@@ -33,6 +33,8 @@ from monolith_jax.optimizers._schedules import (
     Warmup,
 )
 from monolith_jax.optimizers._sgd import Sgd
+from monolith_jax.optimizers._tf1 import UnknownOptimizerError, optimizers
+from monolith_jax.optimizers._tf_names import TFVariable, tf_scalar_names, tf_slot_names
 
 __all__ = [
     "Adagrad",
@@ -51,7 +53,12 @@ __all__ = [
     "Schedule",
     "Sgd",
     "Slot",
+    "TFVariable",
+    "UnknownOptimizerError",
     "UpdateRule",
     "Warmup",
     "as_optax",
+    "optimizers",
+    "tf_scalar_names",
+    "tf_slot_names",
 ]

@@ -39,9 +39,16 @@ class _AdamFormula(UpdateRule):
     def advance(self, scalars: Scalars) -> dict[str, Any]:
         """Returns the powers multiplied once more, in their own dtype (float32 in TF)."""
         return {
-            "beta1_power": _times(scalars["beta1_power"], self.beta1),
-            "beta2_power": _times(scalars["beta2_power"], self.beta2),
+            "beta1_power": self._times(scalars["beta1_power"], self.beta1),
+            "beta2_power": self._times(scalars["beta2_power"], self.beta2),
         }
+
+    def _times(self, power: Any, beta: Any) -> jax.Array:
+        power = jnp.asarray(power, jnp.float32) if isinstance(power, float) else power
+        # The product feeds the next step's `1 - power`: with two steps in one program it has to
+        # be rounded like any other. A power is never negative, which XLA cannot know.
+        at = Arithmetic(power.dtype, jnp.sign(power).astype(jnp.int32), self.exact)
+        return at.product(power, at.number(beta))
 
     def _formula(
         self, at: Arithmetic, g: jax.Array, w: jax.Array, slots: Arrays, scalars: Arrays, rows: bool
@@ -60,9 +67,11 @@ class _AdamFormula(UpdateRule):
         return at.product(m, at.number(self.beta1)), at.product(v, at.number(self.beta2))
 
     def _additions(self, at: Arithmetic, g: jax.Array) -> Arrays:
+        # TF's source says (g * g) * (1 - beta2); its graph optimizer, on by default, pushes the
+        # constant down to one factor, and that is what a session computes.
         return {
             "m": at.product(g, at.one_minus(self.beta1)),
-            "v": at.product(at.product(g, g), at.one_minus(self.beta2)),
+            "v": at.product(g, at.product(g, at.one_minus(self.beta2))),
         }
 
     def _movement(self, at: Arithmetic, m: jax.Array, v: jax.Array, scalars: Arrays) -> jax.Array:
@@ -72,18 +81,13 @@ class _AdamFormula(UpdateRule):
         return (m * rate) / (jnp.sqrt(v) + at.number(self.epsilon))
 
 
-def _times(power: Any, beta: Any) -> jax.Array:
-    power = jnp.asarray(power)
-    return power * jnp.asarray(beta).astype(power.dtype)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Adam(_AdamFormula, choice="adam"):
     """Adam with TF's semantics: on a table, **every** row decays and moves at every step.
 
         rate = learning_rate * sqrt(1 - beta2_power) / (1 - beta1_power)
         m += (g - m) * (1 - beta1)                dense;  m = m * beta1 + g * (1 - beta1)   rows
-        v += (g * g - v) * (1 - beta2)            dense;  v = v * beta2 + g * g * (1 - beta2) rows
+        v += (g * g - v) * (1 - beta2)            dense;  v = v * beta2 + g * (g * (1 - beta2)) rows
         w -= (m * rate) / (sqrt(v) + epsilon)
 
     A table costs its whole size in memory traffic at each step. A table engine calls
@@ -118,7 +122,7 @@ class Adam(_AdamFormula, choice="adam"):
         return {"m": m.astype(slots["m"].dtype), "v": v.astype(slots["v"].dtype)}
 
     def additions(self, gradient: jax.Array, step: jax.Array | int) -> Arrays:
-        """Returns what the touched rows' slots gain: `g * (1 - beta1), g * g * (1 - beta2)`.
+        """Returns what the touched rows' slots gain: `g * (1 - beta1)` and `g * (g * (1 - beta2))`.
 
         Args:
           gradient: `[n, dim]`, summed over duplicates.

@@ -19,8 +19,7 @@ class Ftrl(UpdateRule, choice="ftrl"):
 
         n = a + g * g
         z += g + 2 * l2_shrinkage * w - (n^-p - a^-p) / learning_rate * w
-        w = (l1 * sign(z) - z) / (n^-p / learning_rate + 2 * (l2 + beta / (2 * learning_rate)))
-            where |z| > l1, else 0
+        w = (clip(z, -l1, l1) - z) / (n^-p / learning_rate + 2 * l2 + beta / learning_rate)
         a = n
 
     with `p = learning_rate_power`. The delta that `update` returns is the new value less the
@@ -43,7 +42,6 @@ class Ftrl(UpdateRule, choice="ftrl"):
     beta: float = field(0.0, doc="Added to the root of the sum of squares, as in the paper.")
 
     reads_value: ClassVar[bool] = True
-    can_be_exact: ClassVar[bool] = False
     tf_name: ClassVar[str] = "Ftrl"
 
     def __post_init__(self) -> None:
@@ -74,16 +72,17 @@ class Ftrl(UpdateRule, choice="ftrl"):
         rate, two = at.rate(self.learning_rate), at.number(2.0)
         l1 = at.number(self.l1_regularization_strength)
         l2 = at.number(self.l2_regularization_strength) + at.number(self.beta) / (two * rate)
-        pull = two * at.number(self.l2_shrinkage_regularization_strength) * w
-        n = slots["accumulator"] + g * g
+        shrink = two * at.number(self.l2_shrinkage_regularization_strength)
+        n = slots["accumulator"] + at.product(g, g)
         old, new = self._root(at, slots["accumulator"]), self._root(at, n)
-        z = slots["linear"] + ((g + pull) - (new - old) / rate * w)
-        goal = (l1 * jnp.sign(z) - z) / (new / rate + two * l2)
-        goal = jnp.where(jnp.abs(z) > l1, goal, at.number(0.0))
+        drift = at.product(at.rounded((new - old) / rate), w)
+        z = slots["linear"] + ((g + at.product(shrink, w)) - drift)
+        curvature = at.rounded(new / rate) + two * l2
+        goal = (jnp.clip(z, -l1, l1) - z) / curvature
         return w - goal, {"accumulator": n, "linear": z}
 
     def _root(self, at: Arithmetic, n: jax.Array) -> jax.Array:
         power = self.learning_rate_power
         if isinstance(power, int | float) and power == -0.5:
-            return jnp.sqrt(n)
+            return at.rounded(jnp.sqrt(n))
         return n ** -at.number(power)

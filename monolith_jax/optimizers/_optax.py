@@ -1,5 +1,6 @@
 """An update rule as an `optax.GradientTransformation` over a tree of dense parameters."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -34,8 +35,8 @@ class _Change:
     slots: Arrays
 
 
-def _each(function: Callable[[_Change], jax.Array], changes: Any) -> Any:
-    return jax.tree.map(function, changes)
+def _slot(name: str) -> Callable[[_Change], jax.Array]:
+    return lambda change: change.slots[name]
 
 
 def as_optax(rule: UpdateRule) -> optax.GradientTransformation:
@@ -89,10 +90,10 @@ def as_optax(rule: UpdateRule) -> optax.GradientTransformation:
             return _Change(*rule.update(gradient, value, mine, state.scalars, step, rows=False))
 
         changes = jax.tree.map(one, updates, params, *(state.slots[name] for name in names))
-        slots = {name: _each(lambda change, n=name: change.slots[n], changes) for name in names}
+        slots = {name: jax.tree.map(_slot(name), changes) for name in names}
         count = optax.safe_increment(state.count)
         new = RuleState(count, rule.advance(state.scalars), slots)
-        return _each(lambda change: change.delta, changes), new
+        return jax.tree.map(operator.attrgetter("delta"), changes), new
 
     return optax.GradientTransformation(init, update)
 

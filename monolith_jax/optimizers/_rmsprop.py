@@ -30,8 +30,8 @@ class RMSProp(UpdateRule, choice="rmsprop"):
         w -= mom
 
     `centered` keeps a decaying mean `mg` of the gradients too, and divides by the root of
-    `ms - mg * mg + epsilon`. `exact` gives TF's bits in the dense form; on rows TF's kernel uses
-    Eigen's approximate rsqrt, and the last bits differ.
+    `ms - mg * mg + epsilon`. The dense form has TF's bits; on rows TF's kernel uses Eigen's
+    approximate rsqrt, and the last bits of `mom` and `w` differ.
 
     References:
       Tieleman, Hinton (2012), lecture 6.5; Graves (2013), arXiv:1308.0850, equation 38 for the
@@ -71,7 +71,8 @@ class RMSProp(UpdateRule, choice="rmsprop"):
         if rows:
             scaled = at.product(lax.rsqrt(under) * rate, g)
         else:
-            scaled = (g * rate) / jnp.sqrt(under)
+            # Rounded: XLA would make a product with rsqrt of the quotient.
+            scaled = (g * rate) / at.rounded(jnp.sqrt(under))
         new["momentum"] = at.product(slots["momentum"], at.number(self.momentum)) + scaled
         return new["momentum"], new
 

@@ -30,7 +30,6 @@ class RowwiseAdagrad(UpdateRule, choice="rowwise_adagrad"):
     initial_accumulator_value: float = field(0.0, doc="What the accumulators start at.")
     epsilon: float = field(1e-8, doc="Added to the root; the default is FBGEMM's.")
 
-    can_be_exact: ClassVar[bool] = False
     tf_name: ClassVar[str] = "RowwiseAdagrad"
 
     def __post_init__(self) -> None:
