@@ -4,13 +4,15 @@ import importlib
 import logging
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 from monolith_jax.registry._errors import ModelImportError, UnknownModelError
 from monolith_jax.registry._table import TABLE
 
 _logger = logging.getLogger(__name__)
 
-# The failures so far of modules that are there, by module; a later success removes its entry.
+# The failures so far of modules that are there, and of entry points, by their text before the
+# cause; a later success removes its entry.
 FAILURES: dict[str, "ImportFailure"] = {}
 
 
@@ -19,7 +21,7 @@ class ImportFailure:
     """A module that could not be imported.
 
     Attributes:
-      module: its dotted name.
+      module: its dotted name, and in brackets the entry point that names it.
       cause: what importing it raised.
       missing: there is no such module; otherwise it is there and fails.
     """
@@ -35,10 +37,14 @@ class ImportFailure:
         return f"{self.module}{self._place()}: {type(self.cause).__name__}: {text}"
 
     def _place(self) -> str:
-        """Returns file and line of the innermost frame that is not the import system's."""
-        frames = traceback.extract_tb(self.cause.__traceback__)
-        ours = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
-        return f" ({ours[-1].filename}:{ours[-1].lineno})" if ours else ""
+        """Returns file and line of the innermost frame beyond the import system and this room."""
+        here = str(Path(__file__).parent)
+        frames = [
+            frame
+            for frame in traceback.extract_tb(self.cause.__traceback__)
+            if "importlib" not in frame.filename and not frame.filename.startswith(here)
+        ]
+        return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
     def error(self) -> ModelImportError | UnknownModelError:
         """Returns the error to raise `from self.cause`."""

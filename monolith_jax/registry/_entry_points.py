@@ -46,21 +46,25 @@ def load_all() -> list[ImportFailure]:
 
 def load(point: Point) -> ImportFailure | None:
     """Imports an entry point's module and registers its class if the module does not."""
+    label = f"{point.module} (entry point {point.name})"
     failure = attempt(point.module)
     if failure is None and point.attribute:
         failure = _register(point)
+    FAILURES.pop(label, None)
     if failure is None:
         return None
     # Unlike a guess from a key, an entry point promises its module: missing is a failure too.
-    failure = ImportFailure(f"{point.module} (entry point {point.name})", failure.cause, False)
-    FAILURES[point.module] = failure
+    failure = ImportFailure(label, failure.cause, False)
+    FAILURES.pop(point.module, None)
+    FAILURES[label] = failure
     return failure
 
 
 def _register(point: Point) -> ImportFailure | None:
     try:
         cls = getattr(sys.modules[point.module], point.attribute)
-        if full_key(cls) not in TABLE or TABLE[full_key(cls)] is not cls:
+        is_known = isinstance(cls, type) and TABLE.classes().get(full_key(cls)) is cls
+        if not is_known:
             RegisterSingleTaskModel(cls)
     except (AttributeError, TypeError, ValueError) as error:
         return ImportFailure(point.module, error, False)

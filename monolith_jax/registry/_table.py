@@ -90,19 +90,19 @@ class Table:
 TABLE = Table()
 
 
-def RegisterSingleTaskModel(cls: ModelT) -> ModelT:
+def RegisterSingleTaskModel(src_cls: ModelT) -> ModelT:
     """Class decorator: makes a model known under `<module>.<Class>` and the short key.
 
     Executing the same module again (`importlib.reload`, a notebook's cell) replaces the class.
 
     Args:
-      cls: a subclass of `SingleTaskModelParams`.
+      src_cls: a subclass of `SingleTaskModelParams`.
 
     Returns:
-      `cls` itself.
+      `src_cls` itself.
 
     Raises:
-      TypeError: `cls` is anything else.
+      TypeError: `src_cls` is anything else.
       DuplicateModelError: a ValueError; another model has one of the keys, or the class is
         registered twice.
 
@@ -118,10 +118,10 @@ def RegisterSingleTaskModel(cls: ModelT) -> ModelT:
       ...
       TypeError: RegisterSingleTaskModel takes a subclass of SingleTaskModelParams, got 3
     """
-    is_model = isinstance(cls, type) and issubclass(cls, SingleTaskModelParams)
-    if not is_model or cls is SingleTaskModelParams:
+    is_model = isinstance(src_cls, type) and issubclass(src_cls, SingleTaskModelParams)
+    if not is_model or src_cls is SingleTaskModelParams:
         raise TypeError(
-            f"RegisterSingleTaskModel takes a subclass of SingleTaskModelParams, got {cls!r}"
+            f"RegisterSingleTaskModel takes a subclass of SingleTaskModelParams, got {src_cls!r}"
         )
-    TABLE.register(cls)
-    return cls
+    TABLE.register(src_cls)
+    return src_cls
