@@ -1,10 +1,13 @@
-"""Monolith's ``monolith.core.tpu_variable``: its public names, bound to ours.
+"""`monolith.core.tpu_variable`: the replicated variable.
 
-====================== ==========================================================================
-``ReplicatedVariable`` `monolith_jax.replicated_variable.ReplicatedVariable`
-``VariableBase``       its base class of operators; in Monolith TensorFlow's ``core.Tensor``
-``TF_23``              False: which TensorFlow is installed does not matter here
-====================== ==========================================================================
+`VariableBase`, TensorFlow's ``core.Tensor`` in the original, is the base class that brings the
+operators; `TF_23` is False, because no version of TensorFlow matters here.
+
+Example:
+  >>> from monolith_jax.core import tpu_variable
+  >>> variable = tpu_variable.ReplicatedVariable("step", [1.0])
+  >>> float(variable.assign_add(2.0))
+  3.0
 """
 
 from typing import Final

@@ -18,10 +18,11 @@ from monolith_jax.replicated_variable._graph_era import GraphEraMembers
 class ReplicatedVariable(GraphEraMembers):
     """A named value that all devices hold, or hold in parts, as one `jax.Array`.
 
-    It is used like the array itself, in any ``jax.numpy`` expression and with any operator, and is
-    a pytree with one leaf, so that it passes through ``jit``, ``grad``, ``scan``, optax and a
-    checkpoint. Outside of traces `assign`, `assign_add` and `assign_sub` change it in place, on
-    every device; inside a trace, where nothing can be changed, `replace` returns a new one.
+    It is used like the array itself, in any ``jax.numpy`` expression and with any operator
+    (``jax.lax`` takes arrays alone: give it `value`), and is a pytree with one leaf, so that it
+    passes through ``jit``, ``grad``, ``scan``, optax and a checkpoint. Outside of traces `assign`,
+    `assign_add` and `assign_sub` change it in place, on every device; inside a trace, where
+    nothing can be changed, `replace` returns a new one.
 
     The variable never shares memory with an array that it was given, and `read_value` returns a
     snapshot: donating the variable to a compiled step (``donate_argnums``) invalidates neither.
