@@ -26,12 +26,12 @@ class Blocks:
       size: the size of the file.
     """
 
-    def __init__(self, file: BinaryIO, slack: int, block: int = BLOCK) -> None:
+    def __init__(self, file: BinaryIO, slack: int) -> None:
         self.size = file.seek(0, os.SEEK_END)
         file.seek(0)
         self.have, self.offset = 0, 0
         self._file, self._slack = file, slack
-        self.buffer = np.empty(min(block, self.size) + slack, np.uint8)
+        self.buffer = np.empty(min(BLOCK, self.size) + slack, np.uint8)
 
     def slide(self, keep: int) -> bool:
         """Drops the bytes before `keep`, and reads as many as fit; whether any came.

@@ -163,6 +163,8 @@ class Dataset:
         """The number of good and of damaged records of a file."""
         if self.skip_damaged:
             columns, damaged = self._read(file)
+            if not damaged:
+                _check_count(file, num_rows(columns))
             return num_rows(columns), damaged
         if file.num_records is not None:
             return file.num_records, 0
@@ -180,11 +182,7 @@ class Dataset:
     def _decode(self, index: int) -> Columns:
         file = self.files[index]
         columns, _ = self._read(file)
-        if num_rows(columns) != file.num_records:
-            raise DataError(
-                f"{file.path} has {num_rows(columns)} records, {file.num_records} are expected (by "
-                "the meta file, or by an earlier count)"
-            )
+        _check_count(file, num_rows(columns))
         return columns
 
     def _examples(self, examples: np.ndarray | slice) -> Columns:
@@ -217,6 +215,14 @@ class Dataset:
     def _first(self, file: int) -> int:
         """The number of examples before a file."""
         return int(self._ends[file - 1]) if file else 0
+
+
+def _check_count(file: DataFile, found: int) -> None:
+    if file.num_records not in (None, found):
+        raise DataError(
+            f"{file.path} has {found} records, {file.num_records} are expected (by the meta file, "
+            "or by an earlier count)"
+        )
 
 
 def _check_settings(
