@@ -22,7 +22,7 @@ from monolith_jax.storage._gcs import Gcs
 from monolith_jax.storage._glob import has_magic
 from monolith_jax.storage._info import FileInfo
 from monolith_jax.storage._local import Local, atomic_writer
-from monolith_jax.storage._paths import Path, is_gs, join, split_gs
+from monolith_jax.storage._paths import Path, bucket_of, in_bucket, is_gs, join, split_gs
 from monolith_jax.storage._retry import RetryPolicy, retry_policy, set_retry_policy
 
 __all__ = [
@@ -31,12 +31,14 @@ __all__ = [
     "Path",
     "RetryPolicy",
     "StorageError",
+    "bucket_of",
     "delete",
     "download",
     "download_folder",
     "exists",
     "glob",
     "has_magic",
+    "in_bucket",
     "is_dir",
     "is_gs",
     "join",

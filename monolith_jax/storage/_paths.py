@@ -52,6 +52,26 @@ def split_gs(path: Path) -> tuple[str, str]:
     return bucket, name
 
 
+def bucket_of(path: Path) -> str:
+    """Returns the bucket of a gs:// path, "" for a local one.
+
+    Example:
+      >>> bucket_of("gs://bucket/a"), bucket_of("/tmp/a")
+      ('bucket', '')
+    """
+    return split_gs(path)[0] if is_gs(path) else ""
+
+
+def in_bucket(bucket: str, name: str) -> str:
+    """Returns the path of a name in a bucket; the name itself, a local path, if `bucket` is "".
+
+    Example:
+      >>> in_bucket("bucket", "a/b"), in_bucket("", "/tmp/a")
+      ('gs://bucket/a/b', '/tmp/a')
+    """
+    return f"{GS}{bucket}/{name}" if bucket else name
+
+
 def join(folder: Path, *names: str) -> str:
     """Joins names below a folder, and refuses any that could lead out of it.
 

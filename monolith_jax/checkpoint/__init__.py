@@ -1,0 +1,1 @@
+"""Checkpoints: native ones (orbax), TensorFlow's, and finding the newest."""
