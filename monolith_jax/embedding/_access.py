@@ -35,8 +35,7 @@ def write_rows(
     table: jax.Array, lookups: StackLookups, layout: Layout, new: jax.Array
 ) -> jax.Array:
     """Returns the block with the touched rows replaced by `new` [U, dim], without the padding."""
-    if layout.width != layout.dim:
-        new = jnp.pad(new, ((0, 0), (0, layout.width - layout.dim)))
+    new = _widen(new, layout)
     if lookups.lines is None:
         rows = table.reshape(-1, layout.width)
         return _put(rows, lookups.rows, new).reshape(table.shape)
@@ -48,6 +47,31 @@ def write_rows(
     )
     both = jnp.where((source != NONE)[:, None], pick(new, source, 0.0), old)
     return _put(table, lookups.lines, both.reshape(-1, layout.line_width))
+
+
+def add_rows(table: jax.Array, lookups: StackLookups, layout: Layout, more: jax.Array) -> jax.Array:
+    """Returns the block with `more` [U, dim] added to the touched rows."""
+    if lookups.lines is not None:
+        old = read_rows(table, lookups, layout, 0.0)
+        return write_rows(table, lookups, layout, old + more.astype(table.dtype))
+    # Windows of lines instead of a reshape: an elementwise pass before or after, as Adam has, then
+    # keeps the array's own shape, without which XLA:CPU (0.10) does not update it in place.
+    start = jnp.stack(
+        [lookups.rows // layout.pack, lookups.rows % layout.pack * layout.width], axis=1
+    )
+    return jax.lax.scatter_add(
+        table,
+        start,
+        _widen(more, layout).astype(table.dtype),
+        jax.lax.ScatterDimensionNumbers(
+            update_window_dims=(1,),
+            inserted_window_dims=(0,),
+            scatter_dims_to_operand_dims=(0, 1),
+        ),
+        mode="drop",
+        unique_indices=True,
+        indices_are_sorted=True,
+    )
 
 
 def read_per_row(slot: jax.Array, lookups: StackLookups, fill: float) -> jax.Array:
@@ -66,6 +90,13 @@ def pick(rows: jax.Array, index: jax.Array | None, fill: float) -> jax.Array:
     The derivative with respect to `rows` sums over repeats, and nothing comes from `NONE`.
     """
     return rows.at[index].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
+
+
+def _widen(rows: jax.Array, layout: Layout) -> jax.Array:
+    """Returns [U, dim] as [U, width], zeros behind."""
+    if layout.width == layout.dim:
+        return rows
+    return jnp.pad(rows, ((0, 0), (0, layout.width - layout.dim)))
 
 
 def _take(rows: jax.Array, index: jax.Array, fill: float) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from monolith_jax.embedding._access import (
+    add_rows,
     read_per_row,
     read_rows,
     write_per_row,
@@ -65,10 +66,9 @@ def _update_all(
     rule: Any = stack.rule
     slots = rule.decay_all(slots, step)
     gain = rule.additions(gradient, step)
-    for slot in rule.slots:
-        touched = _read(slot, slots, lookups, stack)
-        new = {slot.name: touched + gain[slot.name].astype(touched.dtype)}
-        slots[slot.name] = _write(slot, slots, lookups, stack, new)
+    slots = {
+        name: add_rows(slots[name], lookups, stack.layout, more) for name, more in gain.items()
+    }
     return value + rule.move_all(value, slots, scalars, step), slots
 
 
