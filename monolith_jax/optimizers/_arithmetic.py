@@ -12,6 +12,16 @@ from monolith_jax.optimizers._schedules import LearningRate
 _INTEGERS = {4: jnp.int32, 8: jnp.int64}
 
 
+def wide_enough(*dtypes: Any) -> Any:
+    """Returns what to compute with these float dtypes in: float32, or float64 if one of them is.
+
+    Example:
+      >>> wide_enough(jnp.bfloat16, jnp.float32).__name__
+      'float32'
+    """
+    return jnp.float64 if any(jnp.dtype(d).itemsize > 4 for d in dtypes) else jnp.float32
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """What a formula computes with: constants in one dtype, products rounded on their own.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from monolith_jax.errors import ConfigError
+from monolith_jax.optimizers._arithmetic import wide_enough
 from monolith_jax.optimizers._rule import Arrays, UpdateRule
 
 
@@ -65,7 +66,8 @@ def as_optax(rule: UpdateRule) -> optax.GradientTransformation:
     def init(params: optax.Params) -> RuleState:
         slots = {
             slot.name: jax.tree.map(
-                lambda p, slot=slot: jnp.full(slot.shape(p.shape), slot.init, _dtype(p)), params
+                lambda p, slot=slot: jnp.full(slot.shape(p.shape), slot.init, wide_enough(p.dtype)),
+                params,
             )
             for slot in rule.slots
         }
@@ -96,7 +98,3 @@ def as_optax(rule: UpdateRule) -> optax.GradientTransformation:
         return jax.tree.map(operator.attrgetter("delta"), changes), new
 
     return optax.GradientTransformation(init, update)
-
-
-def _dtype(param: jax.Array) -> Any:
-    return jnp.promote_types(jnp.float32, param.dtype)

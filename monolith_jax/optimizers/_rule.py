@@ -10,7 +10,7 @@ import numpy as np
 
 from monolith_jax.config import Config, field
 from monolith_jax.errors import ConfigError
-from monolith_jax.optimizers._arithmetic import Arithmetic
+from monolith_jax.optimizers._arithmetic import Arithmetic, wide_enough
 from monolith_jax.optimizers._schedules import LearningRate
 
 Arrays = dict[str, jax.Array]
@@ -179,10 +179,7 @@ class UpdateRule(Config):
         raise NotImplementedError(f"{type(self).__name__} has no formula")
 
     def _arithmetic(self, step: jax.Array | int, *dtypes: Any) -> Arithmetic:
-        dtype = jnp.float32
-        for other in dtypes:
-            dtype = jnp.promote_types(dtype, other)
-        return Arithmetic(dtype, jnp.asarray(step, jnp.int32), self.exact)
+        return Arithmetic(wide_enough(*dtypes), jnp.asarray(step, jnp.int32), self.exact)
 
     def _check(self, gradient: jax.Array, value: jax.Array, slots: Mapping[str, jax.Array]) -> None:
         name = type(self).__name__

@@ -87,10 +87,14 @@ def adam(
     epsilon: float = 1e-8,
     use_locking: bool = False,
     name: str = "Adam",
+    use_own_namescope_for_non_slot_vars: bool = False,
     *,
     exact: bool = True,
 ) -> optax.GradientTransformation:
-    """Returns `Adam` for optax; arguments of `tf.compat.v1.train.AdamOptimizer`."""
+    """Returns `Adam` for optax; arguments of `tf.compat.v1.train.AdamOptimizer`.
+
+    `use_own_namescope_for_non_slot_vars` too is about names alone: see `tf_scalar_names`.
+    """
     return as_optax(
         Adam(learning_rate=learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon, exact=exact)
     )
@@ -212,7 +216,8 @@ class Optimizers(Mapping[str, Callable[..., optax.GradientTransformation]]):
             return self._known[name]
         choices = f"valid choices: {', '.join(sorted(self._known))}"
         hint = did_you_mean(str(name), self._known)
-        hint = choices if hint == choices else f"{hint} {choices.capitalize()}"
+        if hint != choices:
+            hint = f"{hint} Valid {choices.removeprefix('valid ')}"
         raise UnknownOptimizerError(f"no optimizer named {name!r}: {hint}")
 
     def __iter__(self) -> Iterator[str]:

@@ -64,7 +64,8 @@ def tf_scalar_names(rule: UpdateRule, *, scope: str = "", index: int = 0) -> dic
 
     Args:
       rule: the optimizer.
-      scope: the name scope in which TF's `apply_gradients` or `minimize` was called, if any.
+      scope: the name scope in which TF's `apply_gradients` or `minimize` was called, if any;
+        with `use_own_namescope_for_non_slot_vars`, the optimizer's name within it.
       index: how many Adam optimizers the graph had in that scope before.
 
     Example:
