@@ -165,14 +165,14 @@ def test_no_files_in_the_range_says_what_was_searched(
 
 def test_start_after_end(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = error_of(tiny("train", tmp_path, data, "--input.end_date=20231231"), capsys)
-    assert "20240101" in line
-    assert "20231231" in line
+    assert "start_date 2024-01-01 is after end_date 2023-12-31" in line
 
 
 def test_missing_feature_names_file_and_feature(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_day(tmp_path / "data", "20240101", user=())
+    write_day(tmp_path / "data", "20240102")
     line = error_of(tiny("train", tmp_path / "run", tmp_path / "data"), capsys)
     assert "20240101/part-0" in line
     assert "'user'" in line
@@ -208,7 +208,7 @@ def test_a_damaged_record_names_file_and_offset_and_can_be_skipped(
     file.write_bytes(damaged)
     line = error_of(tiny("train", tmp_path / "run", tmp_path / "data"), capsys)
     assert "20240101/part-0" in line
-    assert "offset" in line
+    assert "record 0 at byte 0 does not match its checksum" in line
     skipping = tiny("train", tmp_path / "run2", tmp_path / "data", "--input.skip_damaged=true")
     assert cli.main(skipping) == 0
     assert "39 examples an epoch" in capsys.readouterr().err

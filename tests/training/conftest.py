@@ -1,9 +1,10 @@
 """A small model on small dated data, for every test that trains."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -29,7 +30,7 @@ def write_days(root: Path, examples_per_day: int = 100) -> None:
                     {
                         "user": user,
                         "item": item,
-                        "tags": [int(t) for t in random.integers(TAGS, size=random.integers(4))],
+                        "tags": random.integers(TAGS, size=random.integers(4)),
                         "label": float(taste[user] @ style[item] > 0),
                         "hour": float(random.uniform()),
                     }
@@ -92,3 +93,15 @@ def changed() -> Callable[..., TaskConfig]:
         return dataclasses.replace(task, **values)
 
     return change
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps compiled programs for the session: most tests run the same few."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0.0), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
