@@ -55,7 +55,7 @@ class DeepFM(nn.Module):
           train: whether to drop out.
 
         Returns:
-          `[batch]` logits.
+          `[batch]` logits, of the vectors' dtype.
 
         Raises:
           ConfigError: a feature is missing, or its dim does not fit.
@@ -63,11 +63,14 @@ class DeepFM(nn.Module):
         vectors = jnp.stack(pick(embeddings, self.vectors, "DeepFM.vectors"), axis=1)
         biases = pick(embeddings, self.biases, "DeepFM.biases", dim=1)
         batch, fields, dim = vectors.shape
-        flat = jnp.concatenate([vectors.reshape(batch, fields * dim), dense], axis=1)
+        flat = vectors.reshape(batch, fields * dim)
+        flat = jnp.concatenate([flat, dense.astype(flat.dtype)], axis=1)
         bias = self.param("bias", nn.initializers.zeros_init(), ())
         logits = Mlp(self.hidden, self.dropout, name="deep")(flat, train=train)
         logits = logits + factorization_machine(vectors)
-        return logits + sum((b[:, 0] for b in biases), bias.astype(logits.dtype))
+        for term in (bias, *(b[:, 0] for b in biases)):
+            logits = logits + term.astype(logits.dtype)
+        return logits
 
 
 @dataclass(frozen=True, kw_only=True)

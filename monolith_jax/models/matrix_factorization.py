@@ -56,7 +56,7 @@ class MatrixFactorization(nn.Module):
           train: nothing differs in training.
 
         Returns:
-          `[batch]` ratings.
+          `[batch]` ratings, of the vectors' dtype.
 
         Raises:
           ConfigError: a feature is missing, or its dim does not fit.
@@ -65,8 +65,10 @@ class MatrixFactorization(nn.Module):
         names = (self.user_bias, self.item_bias)
         user_bias, item_bias = pick(embeddings, names, "MatrixFactorization", dim=1)
         mu = self.param("mean", nn.initializers.constant(self.mean), ())
-        biases = user_bias[:, 0] + item_bias[:, 0]
-        return mu.astype(p.dtype) + biases + jnp.sum(p * q, axis=-1)
+        ratings = jnp.sum(p * q, axis=-1)
+        for term in (mu, user_bias[:, 0], item_bias[:, 0]):
+            ratings = ratings + term.astype(ratings.dtype)
+        return ratings
 
 
 @dataclass(frozen=True, kw_only=True)
