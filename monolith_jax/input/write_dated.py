@@ -1,7 +1,8 @@
 """Records into dated folders: `ROOT/YYYYMMDD/HH/part-00000`, and the meta file that counts them.
 
 The meta file has one line `path,count` per data file, in ascending order of paths, relative to its
-own folder (Monolith's, read by `parse_example_number_meta_file`, are relative to the bucket).
+own folder (Monolith's, read by `parse_example_number_meta_file`, are relative to the bucket). It is
+read by `monolith_jax.input.files.read_meta`.
 """
 
 import os
@@ -14,9 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from monolith_jax.errors import ConfigError, DataError
+from monolith_jax.input.files import META_NAME, read_meta
 from monolith_jax.input.write import atomic_file, frame
-
-META = "meta.csv"
 
 
 def write_meta(path: str | os.PathLike[str], counts: Iterable[tuple[str, int]]) -> None:
@@ -39,25 +39,6 @@ def write_meta(path: str | os.PathLike[str], counts: Iterable[tuple[str, int]]) 
         previous = name
     with atomic_file(path) as file:
         file.write("".join(lines).encode())
-
-
-def read_meta(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Returns the counts of a meta file by path, in its order.
-
-    Raises:
-      DataError: a line that is not `path,count`, or not in ascending order; names the line.
-    """
-    counts: dict[str, int] = {}
-    previous = ""
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
-        name, _, count = line.rpartition(",")
-        if not name or not count.isdecimal():
-            raise DataError(f"{path}:{number}: expected path,count, found {line!r}")
-        if name <= previous:
-            raise DataError(f"{path}:{number}: {name} must come before {previous}")
-        counts[name] = int(count)
-        previous = name
-    return counts
 
 
 class DatedWriter:
@@ -109,7 +90,7 @@ class DatedWriter:
         return len({path[:8] for path in self._counts})
 
     def __enter__(self) -> Self:
-        meta = self.root / META
+        meta = self.root / META_NAME
         self._listed = read_meta(meta) if meta.exists() else {}
         self._make(self._staging)
         return self
@@ -157,7 +138,7 @@ class DatedWriter:
         if any(name.startswith(f"{day}/") for name in self._listed):
             return f"{self.root / day} is there already: remove the day or choose another root"
         return (
-            f"{self.root / day} is there already, but {self.root / META} does not list it: it is "
+            f"{self.root / day} is there already, but {self.root / META_NAME} does not list it: it is "
             "not from here or was left by a run that was stopped; remove it or choose another root"
         )
 
@@ -184,7 +165,7 @@ class DatedWriter:
         for day in days:
             os.rename(self._staging / day, self.root / day)
         if days:
-            write_meta(self.root / META, (self._listed | self._counts).items())
+            write_meta(self.root / META_NAME, (self._listed | self._counts).items())
 
     def _make(self, folder: Path) -> None:
         try:
