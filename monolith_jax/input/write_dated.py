@@ -138,8 +138,8 @@ class DatedWriter:
         if any(name.startswith(f"{day}/") for name in self._listed):
             return f"{self.root / day} is there already: remove the day or choose another root"
         return (
-            f"{self.root / day} is there already, but {self.root / META_NAME} does not list it: it is "
-            "not from here or was left by a run that was stopped; remove it or choose another root"
+            f"{self.root / day} is there already, but {self.root / META_NAME} does not list it: it "
+            "was left by a stopped run, or made otherwise; remove it or choose another root"
         )
 
     def _flush(self) -> None:

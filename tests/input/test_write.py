@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monolith_jax.errors import ConfigError, DataError
+from monolith_jax.input.files import read_meta
 from monolith_jax.input.write import (
     TFRecordWriter,
     atomic_file,
@@ -18,7 +19,7 @@ from monolith_jax.input.write import (
     masked_crc32c,
     write_tfrecord,
 )
-from monolith_jax.input.write_dated import DatedWriter, read_meta, write_meta
+from monolith_jax.input.write_dated import DatedWriter, write_meta
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 float32 = st.floats(width=32, allow_nan=False)
@@ -178,15 +179,6 @@ def test_write_meta_rejects(tmp_path: Path, counts: list[tuple[str, int]], match
     with pytest.raises(DataError, match=match):
         write_meta(tmp_path / "meta.csv", counts)
     assert not (tmp_path / "meta.csv").exists()
-
-
-@pytest.mark.parametrize(
-    "text", ["a", "a,", ",1", "a,x", "a,-1", "b,1\na,1", "a,1\na,1", "a,1\n\n"]
-)
-def test_read_meta_names_the_line(tmp_path: Path, text: str) -> None:
-    (tmp_path / "meta.csv").write_text(text)
-    with pytest.raises(DataError, match=rf"meta.csv:{2 if '1' in text and chr(10) in text else 1}"):
-        read_meta(tmp_path / "meta.csv")
 
 
 def write_dated(root: Path, *times: int, then: Callable[[], Any] | None = None) -> None:
