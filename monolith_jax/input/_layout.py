@@ -3,6 +3,7 @@
 Everything is int64, so that no kernel ever mixes signed and unsigned (numba makes that a float).
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +51,9 @@ class Layout:
     multiplier: int
 
 
+@functools.lru_cache(maxsize=32)
 def lay_out(schema: Schema) -> Layout:
-    """Returns the layout of `schema`; names must be unique."""
+    """Returns the layout of `schema`, whose names are unique; shared, so not to be changed."""
     columns = tuple(sorted(schema, key=lambda column: column.is_ragged))
     cols = np.zeros((len(columns), 16), np.int64)
     keys, at = [column.name.encode() for column in columns], 0

@@ -59,15 +59,14 @@ class Output:
 
     def grow_rows(self, rows: int) -> None:
         """Makes room for `rows` rows, and as many values as that needs by the mean so far."""
-        filled = max(self.rows, 1)
-        wanted = self.cols[:, USED] * rows // filled
-        self._allocate(rows, np.maximum(self.cols[:, ROOM], wanted + wanted // 8))
+        self._allocate(rows, self._room(rows))
 
     def grow_values(self, column: int, need: int) -> None:
-        """Doubles the room of a variable-length column, or more if `need` more values want it."""
-        room = self.cols[:, ROOM].copy()
-        room[column] = max(2 * room[column], self.cols[column, USED] + need)
-        self._allocate(int(self.state[ROW_CAPACITY]), room)
+        """Makes room for `need` more values of a variable-length column, and some more of all."""
+        rows = int(self.state[ROW_CAPACITY])
+        room = self._room(rows)
+        room[column] = max(2 * self.cols[column, ROOM], self.cols[column, USED] + need)
+        self._allocate(rows, room)
 
     def columns(self) -> Columns:
         """Returns the filled rows, read-only views in the schema's terms."""
@@ -86,6 +85,11 @@ class Output:
                     values if column.length == 1 else values.reshape(-1, column.length or 1)
                 )
         return found
+
+    def _room(self, rows: int) -> np.ndarray:
+        """What `rows` rows need by the mean so far, an eighth more, and no less than there is."""
+        wanted = self.cols[:, USED] * rows // max(self.rows, 1)
+        return np.maximum(self.cols[:, ROOM], wanted + wanted // 8 + _LINE)
 
     def _allocate(self, rows: int, ragged_room: np.ndarray) -> None:
         """Lays the columns out anew for `rows` rows, keeping what is filled."""

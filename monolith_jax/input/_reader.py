@@ -29,7 +29,8 @@ from monolith_jax.input._walk import frame, walk
 
 _logger = logging.getLogger(__name__)
 
-_ROWS_AT_FIRST = 1024
+# Few: their lists tell how much room the rest needs, and moving them costs little.
+_ROWS_AT_FIRST = 256
 
 
 @dataclass
@@ -40,11 +41,13 @@ class Reader:
       name: what errors call the file.
       blocks: its bytes.
       state: int64 [16], the walk's.
+      num_records: how many records there are, if somebody knows; only a hint.
     """
 
     name: str
     blocks: Blocks
     state: np.ndarray
+    num_records: int | None = None
 
     def read(self, output: Output, check_crc: bool, skip_damaged: bool) -> int:
         """Fills `output` with all of the file; returns the number of damaged records left out."""
@@ -95,8 +98,11 @@ class Reader:
         return more
 
     def _guess_rows(self) -> int:
-        """The rows that the whole file has if it goes on as it began, and some more."""
+        """The rows that the whole file has: as hinted, or if it goes on as it began, and more."""
         rows, capacity = int(self.state[ROWS]), int(self.state[ROW_CAPACITY])
+        # A record takes at least 16 bytes, whatever the hint says.
+        if self.num_records and capacity < self.num_records <= self.blocks.size // 16:
+            return self.num_records
         seen = self.blocks.offset + int(self.state[POS])
         guess = rows * self.blocks.size // max(seen, 1)
         return max(guess + guess // 32, capacity + capacity // 2) + 16
@@ -149,9 +155,9 @@ def read(
 ) -> tuple[Output, int]:
     """Reads a file into columns: (output, damaged records left out)."""
     blocks = Blocks(file, SLACK)
-    # A record takes at least 16 bytes, whatever the hint says.
-    output = Output(layout, min(num_records or _ROWS_AT_FIRST, blocks.size // 16 + 1))
-    return output, Reader(name, blocks, output.state).read(output, check_crc, skip_damaged)
+    output = Output(layout, min(_ROWS_AT_FIRST, blocks.size // 16 + 1))
+    reader = Reader(name, blocks, output.state, num_records)
+    return output, reader.read(output, check_crc, skip_damaged)
 
 
 def count(name: str, file: BinaryIO) -> int:

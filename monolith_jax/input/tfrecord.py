@@ -64,7 +64,7 @@ def read_columns(
         output, damaged = _reader.read(
             source_name(source),
             file,
-            lay_out(schema),
+            lay_out(tuple(schema)),
             check_crc=check_crc,
             skip_damaged=skip_damaged,
             num_records=num_records,
