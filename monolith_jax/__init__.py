@@ -36,9 +36,10 @@ if TYPE_CHECKING:
         GetClass,
         GetParams,
         RegisterSingleTaskModel,
+        SingleTaskModelParams,
     )
     from monolith_jax.replicated_variable import ReplicatedVariable
-    from monolith_jax.task import SingleTaskModelParams, TaskConfig
+    from monolith_jax.task import TaskConfig
     from monolith_jax.training import train
 
 _HOMES = {
@@ -48,7 +49,7 @@ _HOMES = {
     "GetClass": "registry",
     "GetParams": "registry",
     "RegisterSingleTaskModel": "registry",
-    "SingleTaskModelParams": "task",
+    "SingleTaskModelParams": "registry",
     "TaskConfig": "task",
     "train": "training",
 }

@@ -8,7 +8,10 @@ by Ctrl-C with everything saved.
 import argparse
 import json
 import logging
+import os
 import sys
+import textwrap
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]}: {did_you_mean(rest[0], _flags(parser))}")
     level = logging.DEBUG if options.debug else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    threading.excepthook = _log_thread_error
     try:
         return options.run(options, rest)
     except UserError as error:
@@ -44,6 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `monolith-jax models | head` is no error; nothing more can be printed.
         sys.stderr.close()
         return 0
+
+
+def _log_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Keeps the traceback of a background save for --debug: the loop raises the error itself."""
+    name = error.thread.name if error.thread else "a thread"
+    logging.getLogger(__name__).debug(
+        "in %s",
+        name,
+        exc_info=(error.exc_type, error.exc_value, error.exc_traceback),  # type: ignore[arg-type]
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -217,8 +231,11 @@ def _models(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _import_modules(modules: Sequence[str]) -> None:
+    """Imports the modules that the user named, from the current folder too, as `python -m` does."""
     from monolith_jax import registry
 
+    if modules and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     for module in modules:
         registry.import_module(module)
 
@@ -257,8 +274,9 @@ def _fields(task: "TaskConfig") -> str:
     lines = []
     for info in config.describe(task):
         lines.append(f"  --{info.path} {info.type} = {info.value!r}")
-        free = "; may change when a run goes on" if info.restart == "free" else ""
-        lines.append(f"      {info.doc}{free}")
+        free = " (May change when a run goes on.)" if info.restart == "free" else ""
+        doc = f"{info.doc}{free}"
+        lines.append(textwrap.fill(doc, 96, initial_indent=" " * 6, subsequent_indent=" " * 6))
     return "\n".join(lines)
 
 

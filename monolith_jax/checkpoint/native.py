@@ -8,7 +8,9 @@ leaves the checkpoint before. Restoring always names the shardings to restore on
 devices may change between a save and a restore.
 """
 
+import errno
 import logging
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -177,8 +179,17 @@ def _all_finite(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _line(error: BaseException) -> str:
-    """Returns the first line of an error that says something, from the innermost cause."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    """Returns what went wrong in one line: the operating system's reason if there is one.
+
+    tensorstore's messages run over a page and bury it.
+    """
+    texts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        texts.append(str(cause).strip())
+        cause = cause.__cause__ or cause.__context__
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
+        if any(os.strerror(code) in text for text in texts):
+            return os.strerror(code)
+    innermost = next((text for text in reversed(texts) if text), type(error).__name__)
+    return innermost.splitlines()[0][:300]
