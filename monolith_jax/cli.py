@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]}: {did_you_mean(rest[0], _flags(parser))}")
     level = logging.DEBUG if options.debug else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    # orbax logs its failed saves with a traceback; the loop raises them, so here they come once.
+    logging.getLogger("absl").setLevel(logging.DEBUG if options.debug else logging.CRITICAL)
     threading.excepthook = _log_thread_error
     try:
         return options.run(options, rest)

@@ -9,7 +9,6 @@ devices may change between a save and a restore.
 """
 
 import errno
-import logging
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -48,8 +47,6 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str, keep: int | None = None, *, read_only: bool = False) -> None:
-        # orbax logs every folder it makes; what a user needs to know is in our own log.
-        logging.getLogger("absl").setLevel(logging.ERROR)
         self.directory = epath.Path(directory)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
