@@ -4,16 +4,15 @@ Every call of a jitted function flattens its arguments and unflattens its result
 hot part. Three things keep a node near the cost of jax's own dict, which is handled in C++:
 
 - Unflattening checks no keys: they come from a map that was checked.
-- All that follows from a map's keys (their sorted order, jax's path entries, a getter that reads
-  all values in one C call) is computed once per tuple of keys, in insertion order, and cached.
+- All that follows from a map's keys (their sorted order, jax's path entries, a C function that
+  reads all the values) is worked out once per tuple of keys, in insertion order, and kept.
 - The static part of a node is the sorted tuple itself, one object for all maps with these keys,
   so that comparing two structures compares pointers.
 """
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from jax.tree_util import DictKey, register_pytree_with_keys
 
@@ -21,37 +20,50 @@ from monolith_jax.nested_map._keyed import KeyedDict
 
 M = TypeVar("M", bound=KeyedDict)
 Keys = tuple[str, ...]
-Layout = tuple[Callable[[KeyedDict], tuple[Any, ...]], Keys, tuple[DictKey, ...]]
+Layout = tuple[Callable[[Any], Iterable[Any]], Keys, tuple[DictKey, ...]]
+
+_MOST: Final = 2048
 
 
-@lru_cache(maxsize=2048)
+_LAYOUTS: Final[dict[Keys, Layout]] = {}
+
+
 def layout(keys: Keys) -> Layout:
-    """Returns (getter of the values, sorted keys, jax's path entries) of maps with these keys.
+    """Returns (getter of the values, sorted keys, jax's path entries) for keys in insertion order.
 
     Example:
       >>> get, keys, entries = layout(("b", "a"))
-      >>> get({"a": 1, "b": 2}), keys, entries
+      >>> get({"b": 2, "a": 1}), keys, entries
       ((1, 2), ('a', 'b'), (DictKey(key='a'), DictKey(key='b')))
     """
+    try:
+        return _LAYOUTS[keys]
+    except KeyError:
+        found = _new_layout(keys)
+    if len(_LAYOUTS) >= _MOST:
+        _LAYOUTS.clear()  # a program with so many forms is making them up as it goes
+    _LAYOUTS[keys] = found
+    return found
+
+
+def _new_layout(keys: Keys) -> Layout:
     ordered = tuple(sorted(keys))
-    if ordered != keys:
-        return layout(ordered)
-    return _getter(keys), keys, tuple(map(DictKey, keys))
-
-
-def _getter(keys: Keys) -> Callable[[KeyedDict], tuple[Any, ...]]:
-    if len(keys) > 1:
-        return itemgetter(*keys)
-    # itemgetter takes no empty list, and gives a bare value for one key.
-    return lambda node: tuple(node.values())
+    if ordered == keys:
+        # In order already, as all maps are that jax has made: no look-ups by key.
+        return dict.values, keys, tuple(map(DictKey, keys))
+    return itemgetter(*ordered), *layout(ordered)[1:]
 
 
 def register(cls: type[M]) -> None:
     """Makes `cls` a pytree node."""
-    new, update = dict.__new__, dict.update
+    layouts, new, update = _LAYOUTS, dict.__new__, dict.update
 
-    def flatten(node: M) -> tuple[tuple[Any, ...], Keys]:
-        get, keys, _ = layout(tuple(node))
+    def flatten(node: M) -> tuple[Iterable[Any], Keys]:
+        keys = tuple(node)
+        try:
+            get, keys, _ = layouts[keys]
+        except KeyError:
+            get, keys, _ = layout(keys)
         return get(node), keys
 
     def flatten_with_keys(node: M) -> tuple[Iterable[tuple[DictKey, Any]], Keys]:
