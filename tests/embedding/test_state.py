@@ -37,9 +37,25 @@ def make(mesh: Mesh | None = None, **options: Any) -> XlaEngine:
     return XlaEngine(tables, features, batch_size=16, mesh=mesh, shards=64, **options)
 
 
-def test_initializers() -> None:
+Made = tuple[XlaEngine, Any]
+
+
+@pytest.fixture(scope="module")
+def one() -> Made:
+    """An engine on one device, and its first state."""
     engine = make()
-    state = engine.init(jax.random.key(0))
+    return engine, engine.init(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def eight(mesh: Mesh) -> Made:
+    """The same on eight devices."""
+    engine = make(mesh)
+    return engine, engine.init(jax.random.key(0))
+
+
+def test_initializers(one: Made) -> None:
+    engine, state = one
     normal, uniform = engine.table_rows(state, "n"), engine.table_rows(state, "u")
     assert normal.shape == (5000, 10)
     assert abs(normal.mean()) < 0.05
@@ -52,9 +68,8 @@ def test_initializers() -> None:
     assert not np.array_equal(normal, engine.table_rows(again, "n"))
 
 
-def test_padding_is_zero() -> None:
-    engine = make()
-    state = engine.init(jax.random.key(0))
+def test_padding_is_zero(one: Made) -> None:
+    engine, state = one
     stack = engine.stacks[0]
     rows = np.array(state["stacks"][stack.name]["value"]).reshape(-1, stack.layout.width)
     for table, offset in zip(stack.tables, stack.offsets, strict=True):
@@ -62,29 +77,25 @@ def test_padding_is_zero() -> None:
     assert not rows.any()
 
 
-@pytest.mark.parametrize("devices", [2, 8])
-def test_values_do_not_depend_on_devices(devices: int) -> None:
-    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
-    one, many = make().init(jax.random.key(5)), make(mesh).init(jax.random.key(5))
-    jax.tree.map(np.testing.assert_array_equal, one, many)
+def test_values_do_not_depend_on_devices(one: Made, eight: Made) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one[1], eight[1])
 
 
-def test_abstract_state_is_the_state(mesh: Mesh) -> None:
-    for engine in (make(), make(mesh)):
-        state, abstract = engine.init(jax.random.key(0)), engine.abstract_state()
+def test_abstract_state_is_the_state(one: Made, eight: Made) -> None:
+    for engine, state in (one, eight):
+        abstract = engine.abstract_state()
         assert jax.tree.structure(state) == jax.tree.structure(abstract)
         for array, shape in zip(jax.tree.leaves(state), jax.tree.leaves(abstract), strict=True):
             assert (array.shape, array.dtype) == (shape.shape, shape.dtype)
             assert array.sharding.is_equivalent_to(shape.sharding, array.ndim)
-    value = state["stacks"]["dim10_rowwiseadagrad"]["value"]
+    value = eight[1]["stacks"]["dim10_rowwiseadagrad"]["value"]
     assert {s.data.shape[0] for s in value.addressable_shards} == {value.shape[0] // 8}
 
 
 @pytest.mark.parametrize("table", ["u", "wide"])
 @pytest.mark.parametrize("sharded", [False, True])
-def test_rows_go_in_and_come_out(table: str, sharded: bool, mesh: Mesh) -> None:
-    engine = make(mesh if sharded else None)
-    start = engine.init(jax.random.key(0))
+def test_rows_go_in_and_come_out(table: str, sharded: bool, one: Made, eight: Made) -> None:
+    engine, start = eight if sharded else one
     rng = np.random.default_rng(0)
     rows = rng.normal(size=engine.table_rows(start, table).shape).astype(np.float32)
     slots = {
@@ -120,7 +131,6 @@ def test_rows_go_in_and_come_out(table: str, sharded: bool, mesh: Mesh) -> None:
         ),
     ],
 )
-def test_errors_name_what_is_wrong(call: Any, message: str) -> None:
-    engine = make()
+def test_errors_name_what_is_wrong(call: Any, message: str, one: Made) -> None:
     with pytest.raises(ConfigError, match=message):
-        call(engine, engine.init(jax.random.key(0)))
+        call(*one)
