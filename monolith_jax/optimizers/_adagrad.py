@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
-from jax import lax
+import jax.numpy as jnp
 
 from monolith_jax.config import field
 from monolith_jax.optimizers._arithmetic import Arithmetic
@@ -17,11 +17,12 @@ class Adagrad(UpdateRule, choice="adagrad"):
     """Adagrad: each value's step shrinks with the sum of its squared gradients.
 
         a += g * g
-        w -= (g * learning_rate) * rsqrt(a)
+        w -= (g * learning_rate) / sqrt(a)
 
-    There is no epsilon: the accumulator starts above zero instead. TF's kernel uses Eigen's
-    approximate rsqrt: the accumulators have its bits, the values come within 4 units in the last
-    place of their scale in 1,000 steps.
+    There is no epsilon: the accumulator starts above zero instead. The accumulators have TF's
+    bits. The values come within 4 units in the last place of their scale in 1,000 steps: TF's
+    kernel multiplies by Eigen's approximate rsqrt, which no other library has, where this one
+    divides by the root, equally rounded on any number of devices.
 
     References:
       Duchi, Hazan, Singer (2011), Adaptive Subgradient Methods. TF's `ApplyAdagrad`,
@@ -50,4 +51,5 @@ class Adagrad(UpdateRule, choice="adagrad"):
         self, at: Arithmetic, g: jax.Array, w: jax.Array, slots: Arrays, scalars: Arrays, rows: bool
     ) -> tuple[jax.Array, Arrays]:
         a = slots["accumulator"] + at.product(g, g)
-        return (g * at.rate(self.learning_rate)) * lax.rsqrt(a), {"accumulator": a}
+        root = at.rounded(jnp.sqrt(a))
+        return (g * at.rate(self.learning_rate)) / root, {"accumulator": a}

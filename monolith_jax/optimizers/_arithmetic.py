@@ -9,8 +9,6 @@ from jax import lax
 
 from monolith_jax.optimizers._schedules import LearningRate
 
-_INTEGERS = {4: jnp.int32, 8: jnp.int64}
-
 
 def wide_enough(*dtypes: Any) -> Any:
     """Returns what to compute with these float dtypes in: float32, or float64 if one of them is.
@@ -58,20 +56,39 @@ class Arithmetic:
 
     def rounded(self, x: jax.Array) -> jax.Array:
         """Returns `x`; if `exact`, XLA cannot merge what computes it with what reads it."""
-        return _opaque(x, self.step) if self.exact else x
+        return _opaque(x, self._zero()) if self.exact else x
+
+    def again(self, x: jax.Array) -> jax.Array:
+        """Returns `x`, computed anew where it is cheap, rather than kept from its first use."""
+        return _opaque(x, self._zero())
+
+    def after(self, x: jax.Array, first: jax.Array) -> jax.Array:
+        """Returns `x`, of which XLA has to believe that it is computed from `first`, elementwise.
+
+        For an array that is written in place after all the reads of its old self, where XLA
+        would keep a copy of the old one. It is a division by one: XLA:CPU repeats cheap
+        operations in every loop that needs them, but divides once and reads the quotient.
+        """
+        zero = lax.bitcast_convert_type(first, self._integer()) & self._zero()
+        return x / _opaque(jnp.ones_like(x), zero)
+
+    def _integer(self) -> Any:
+        return jnp.int64 if jnp.dtype(self.dtype).itemsize == 8 else jnp.int32
+
+    def _zero(self) -> jax.Array:
+        """Returns `step < 0`, a zero that no compiler can know to be one."""
+        return (self.step < 0).astype(self._integer())
 
 
 @jax.custom_jvp
-def _opaque(x: jax.Array, step: jax.Array) -> jax.Array:
-    """Returns `x` through a detour that no compiler pass sees through, at no measurable cost.
+def _opaque(x: jax.Array, zero: jax.Array) -> jax.Array:
+    """Returns `x` with its bits or-ed with a zero, a detour at no measurable cost.
 
-    The bits are or-ed with `step < 0`, a zero that XLA cannot know to be one (twice is once,
-    where two xors would cancel). `lax.optimization_barrier` splits the loop instead, three times
-    slower on CPU, and `lax.reduce_precision` is optimised away.
+    Twice is once, where two xors would cancel. `lax.optimization_barrier` splits the loop
+    instead, three times slower on CPU, and `lax.reduce_precision` is optimised away.
     """
-    integer = _INTEGERS[x.dtype.itemsize]
-    zero = (step < 0).astype(integer)
-    return lax.bitcast_convert_type(lax.bitcast_convert_type(x, integer) | zero, x.dtype)
+    bits = lax.bitcast_convert_type(x, zero.dtype) | zero
+    return lax.bitcast_convert_type(bits, x.dtype)
 
 
 @_opaque.defjvp

@@ -77,7 +77,9 @@ class Ftrl(UpdateRule, choice="ftrl"):
         old, new = self._root(at, slots["accumulator"]), self._root(at, n)
         drift = at.product(at.rounded((new - old) / rate), w)
         z = slots["linear"] + ((g + at.product(shrink, w)) - drift)
-        curvature = at.rounded(new / rate) + two * l2
+        # The last reads of the old accumulator are behind: it can be overwritten now.
+        n = at.after(slots["accumulator"] + at.again(at.product(g, g)), z)
+        curvature = at.rounded(self._root(at, n) / rate) + two * l2
         goal = (jnp.clip(z, -l1, l1) - z) / curvature
         return w - goal, {"accumulator": n, "linear": z}
 
