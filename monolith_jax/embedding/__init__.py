@@ -13,7 +13,8 @@ from monolith_jax.embedding.config import (
     TableConfig,
     Uniform,
 )
-from monolith_jax.embedding.engine import Engine, Rows, State, XlaEngine
+from monolith_jax.embedding.engine import Engine, Rows, State
+from monolith_jax.embedding.xla import XlaEngine
 
 __all__ = [
     "Constant",

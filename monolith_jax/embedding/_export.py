@@ -1,64 +1,78 @@
-"""Rows of a table by their ids, out of the packed array and back in; on the host."""
+"""Rows of a table by their ids, out of the packed arrays and back in; on the host."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from monolith_jax.embedding._stacks import Stack
-from monolith_jax.errors import ConfigError
-from monolith_jax.optimizers import Slot
+from monolith_jax.errors import ConfigError, did_you_mean
 
 
-def read_values(
-    stack: Stack, array: jax.Array, table: str, start: int, stop: int | None
+def table_rows(
+    stacks: Sequence[Stack], state: Any, table: str, start: int, stop: int | None
 ) -> np.ndarray:
-    """Returns rows `start` to `stop` of a table from an array shaped like the values, [n, dim]."""
-    rows = _physical(stack, table, start, stop)
-    packed = np.asarray(array).reshape(-1, stack.layout.width)
-    return packed[rows, : stack.layout.dim]
+    """Returns rows `start` to `stop` (None: the last) of a table, [n, dim]."""
+    stack = _stack_of(stacks, table)
+    return _read(stack, state["stacks"][stack.name]["value"], table, start, stop)
 
 
-def read_slot(
-    stack: Stack, slot: Slot, array: jax.Array, table: str, start: int, stop: int | None
-) -> np.ndarray:
-    """Returns a slot of rows `start` to `stop`, [n, dim], or [n, 1] if it is one per row."""
-    if slot.per_row:
-        return np.asarray(array)[_physical(stack, table, start, stop), None]
-    return read_values(stack, array, table, start, stop)
+def table_slots(
+    stacks: Sequence[Stack], state: Any, table: str, start: int, stop: int | None
+) -> dict[str, np.ndarray]:
+    """Returns the slots of rows `start` to `stop`, by name, [n, dim], or [n, 1] if per row."""
+    stack = _stack_of(stacks, table)
+    slots = state["stacks"][stack.name]["slots"]
+    return {name: _read(stack, slot, table, start, stop) for name, slot in slots.items()}
 
 
-def write_values(
-    stack: Stack, array: jax.Array, table: str, start: int, new: np.ndarray, sharding: Any
-) -> jax.Array:
-    """Returns a new array with rows of a table from `start` on replaced by `new` [n, dim]."""
-    return _write(stack, array, table, start, new, stack.layout.dim, sharding)
-
-
-def write_slot(
-    stack: Stack,
-    slot: Slot,
-    array: jax.Array,
+def with_table(
+    stacks: Sequence[Stack],
+    state: Any,
     table: str,
+    rows: np.ndarray | None,
+    slots: Mapping[str, np.ndarray],
     start: int,
-    new: np.ndarray,
     sharding: Any,
-) -> jax.Array:
-    """Returns a new slot array with the slots of rows from `start` on replaced by `new`."""
-    width = 1 if slot.per_row else stack.layout.dim
-    return _write(stack, array, table, start, new, width, sharding)
+) -> Any:
+    """Returns the state with rows or slots of a table replaced from `start` on."""
+    stack = _stack_of(stacks, table)
+    old = state["stacks"][stack.name]
+    new = {**old, "slots": dict(old["slots"])}
+    if rows is not None:
+        new["value"] = _write(stack, old["value"], table, start, rows, sharding)
+    for name, values in slots.items():
+        if name not in old["slots"]:
+            raise ConfigError(
+                f"table {table!r} has no slot {name!r}: {did_you_mean(name, old['slots'])}"
+            )
+        new["slots"][name] = _write(stack, old["slots"][name], table, start, values, sharding)
+    return {**state, "stacks": {**state["stacks"], stack.name: new}}
+
+
+def _stack_of(stacks: Sequence[Stack], table: str) -> Stack:
+    names = {member.name: stack for stack in stacks for member in stack.tables}
+    if table not in names:
+        raise ConfigError(f"no table named {table!r}: {did_you_mean(table, names)}")
+    return names[table]
+
+
+def _width(stack: Stack, array: jax.Array) -> int:
+    """Returns the elements of a row in an array: 1 in a slot that has one number per row."""
+    return stack.layout.dim if array.ndim == 2 else 1
+
+
+def _read(stack: Stack, array: jax.Array, table: str, start: int, stop: int | None) -> np.ndarray:
+    rows = _physical(stack, table, start, stop)
+    packed = np.asarray(array).reshape(stack.layout.physical_rows, -1)
+    return packed[rows, : _width(stack, array)]
 
 
 def _write(
-    stack: Stack,
-    array: jax.Array,
-    table: str,
-    start: int,
-    new: np.ndarray,
-    width: int,
-    sharding: Any,
+    stack: Stack, array: jax.Array, table: str, start: int, new: np.ndarray, sharding: Any
 ) -> jax.Array:
-    new = np.asarray(new)
+    new, width = np.asarray(new), _width(stack, array)
     if new.ndim != 2 or new.shape[1] != width:
         raise ConfigError(f"table {table!r}: got values {new.shape}, expected [n, {width}]")
     rows = _physical(stack, table, start, start + len(new))

@@ -1,5 +1,6 @@
 """The first values of a stack: made where they will live, the same on any number of devices."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.config import Constant, Initializer, Normal, TableConfig, Uniform
 from monolith_jax.errors import ConfigError
+from monolith_jax.optimizers import Slot
 
 
 def init_block(stack: Stack, key: jax.Array, first_shard: Any, shards: int) -> jax.Array:
@@ -63,3 +65,33 @@ def _draw(kind: Initializer, key: jax.Array, shape: tuple[int, int]) -> jax.Arra
     if isinstance(kind, Constant):
         return jnp.full(shape, kind.value, jnp.float32)
     raise ConfigError(f"unknown initializer {kind!r}: valid are {', '.join(Initializer.choices())}")
+
+
+def slot_shape(stack: Stack, slot: Slot) -> tuple[int, ...]:
+    """Returns the shape of a slot's array beside the stack's values."""
+    return (stack.layout.physical_rows,) if slot.per_row else stack.layout.shape
+
+
+def init_slots(stack: Stack) -> dict[str, jax.Array]:
+    """Returns the slots before the first step."""
+    return {
+        slot.name: jnp.full(slot_shape(stack, slot), slot.init, jnp.float32)
+        for slot in stack.rule.slots
+    }
+
+
+def stack_shapes(stack: Stack) -> Any:
+    """Returns the shapes and dtypes of a stack's values, slots and scalars."""
+    shape = jax.ShapeDtypeStruct
+    return {
+        "value": shape(stack.layout.shape, jnp.float32),
+        "slots": {
+            slot.name: shape(slot_shape(stack, slot), jnp.float32) for slot in stack.rule.slots
+        },
+        "scalars": {name: shape((), jnp.float32) for name in stack.rule.scalars},
+    }
+
+
+def as_float32(scalars: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Returns a rule's scalars as arrays, in TF's dtype."""
+    return {name: jnp.asarray(value, jnp.float32) for name, value in scalars.items()}

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from monolith_jax.embedding._access import (
     add_rows,
@@ -85,16 +84,3 @@ def _write(
     if slot.per_row:
         return write_per_row(slots[slot.name], lookups, new[slot.name])
     return write_rows(slots[slot.name], lookups, stack.layout, new[slot.name])
-
-
-def slot_shape(stack: Stack, slot: Slot) -> tuple[int, ...]:
-    """Returns the shape of a slot's array beside the stack's values."""
-    return (stack.layout.physical_rows,) if slot.per_row else stack.layout.shape
-
-
-def init_slots(stack: Stack) -> Arrays:
-    """Returns the slots before the first step."""
-    return {
-        slot.name: jnp.full(slot_shape(stack, slot), slot.init, jnp.float32)
-        for slot in stack.rule.slots
-    }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from monolith_jax.embedding import FeatureConfig, TableConfig, XlaEngine
 from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._unique import Scratch, unique_rows
-from monolith_jax.errors import ConfigError, DataError
+from monolith_jax.errors import ConfigError, DataError, UserError
 from monolith_jax.input import Ragged
 
 
@@ -157,3 +157,9 @@ def test_threads_may_share_an_engine() -> None:
 def test_engines_are_checked(build: Callable[[Any], Any], message: str, mesh: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         build(mesh)
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="tables over several processes are not supported yet"):
+        make()

@@ -1,0 +1,86 @@
+"""Where arrays live, and functions mapped over the parts of each device."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+from monolith_jax.errors import ConfigError, UserError, did_you_mean
+
+Spread = Literal["by row", "everywhere"]
+
+BY_ROW: Spread = "by row"
+"""The leading axis is split over the devices."""
+
+EVERYWHERE: Spread = "everywhere"
+"""Every device has a copy."""
+
+
+class Placement:
+    """One axis of a mesh, or the default device.
+
+    Args:
+      mesh: the devices; None: jax's default device.
+      axis: the axis that rows are split over.
+
+    Raises:
+      ConfigError: no such axis.
+      UserError: in a program of several processes.
+    """
+
+    def __init__(self, mesh: Mesh | None, axis: str) -> None:
+        if mesh is not None and axis not in mesh.shape:
+            raise ConfigError(f"no mesh axis {axis!r}: {did_you_mean(axis, mesh.axis_names)}")
+        # Not the mesh's processes: a topology that is only compiled for may span many hosts.
+        if jax.process_count() > 1:
+            raise UserError("tables over several processes are not supported yet; start one")
+        self._mesh = mesh
+        self.axis = axis
+        self.devices: int = 1 if mesh is None else mesh.shape[axis]
+
+    @property
+    def platform(self) -> str:
+        """The backend: "cpu", "gpu" or "tpu"."""
+        device = jax.devices()[0] if self._mesh is None else self._mesh.devices.flat[0]
+        return str(device.platform)
+
+    @property
+    def by_row(self) -> Any:
+        """The sharding of arrays whose leading axis is split."""
+        return self._sharding(P(self.axis))
+
+    @property
+    def everywhere(self) -> Any:
+        """The sharding of arrays that every device has."""
+        return self._sharding(P())
+
+    def index(self) -> jax.Array:
+        """Returns the number of the device, within `split`."""
+        return jnp.int32(0) if self.devices == 1 else jax.lax.axis_index(self.axis)
+
+    def split(self, function: Any, inputs: Sequence[Spread]) -> Any:
+        """Returns `function` mapped over the devices' parts; itself where there is one device.
+
+        Args:
+          function: from the parts of its arguments to its part of the result, a pytree of arrays
+            whose leading axis is split.
+          inputs: how each argument is spread.
+        """
+        if self.devices == 1:
+            return function
+        specs = {BY_ROW: P(self.axis), EVERYWHERE: P()}
+        return jax.shard_map(
+            function,
+            mesh=self._mesh,
+            in_specs=tuple(specs[spread] for spread in inputs),
+            out_specs=specs[BY_ROW],
+            check_vma=False,
+        )
+
+    def _sharding(self, spec: P) -> Any:
+        if self._mesh is None:
+            return SingleDeviceSharding(jax.devices()[0])
+        return NamedSharding(self._mesh, spec)

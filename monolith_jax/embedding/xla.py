@@ -1,0 +1,320 @@
+"""Touched-row tables in plain XLA, on every backend."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from monolith_jax.embedding import _export
+from monolith_jax.embedding._access import read_rows
+from monolith_jax.embedding._combine import combine_features, receive
+from monolith_jax.embedding._init import as_float32, init_block, init_slots, stack_shapes
+from monolith_jax.embedding._lookups import Lookups
+from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
+from monolith_jax.embedding._stacks import Stack, build_stacks
+from monolith_jax.embedding._update import update_block
+from monolith_jax.embedding.config import FeatureConfig, TableConfig
+from monolith_jax.embedding.engine import Rows, State
+from monolith_jax.errors import ConfigError
+
+Form = Literal["auto", "rows", "lines"]
+
+
+class XlaEngine:
+    """Touched-row tables in plain XLA, on one device or sharded over a mesh axis.
+
+    Cost of a step, per device: the touched rows and their slots once in and once out (TF's Adam:
+    the whole table), the ids' rows `[batch * ids, dim]` once forward and once backward, and, on D
+    devices, two all_to_alls of `D * C` rows, C the most rows that one device asks of another. No
+    dense gradient of a table exists, and with a donated state no copy of one.
+
+    Args:
+      tables: the tables; those of equal `dim` and `optimizer` share one array.
+      features: the lookups.
+      batch_size: examples of a batch, over all devices; a multiple of the devices.
+      mesh: the devices; None: jax's default device.
+      axis: the mesh axis that batch and tables are split over.
+      shards: virtual shards, the unit of distribution. Part of the layout of a checkpoint: it must
+        stay the same, and the number of devices must divide it.
+      form: how rows are reached, "rows" or "lines"; "auto": lines on a TPU, rows elsewhere. The
+        same numbers are read and written either way.
+
+    Raises:
+      ConfigError: names twice, unknown tables, batch size or devices that do not divide.
+      UserError: in a program of several processes.
+
+    Example:
+      >>> from monolith_jax.optimizers import Sgd
+      >>> engine = XlaEngine(
+      ...     [TableConfig(name="user", vocab_size=10, dim=2, optimizer=Sgd(learning_rate=1.0))],
+      ...     [FeatureConfig(name="user", table="user")],
+      ...     batch_size=3,
+      ... )
+      >>> state = engine.with_table(engine.init(jax.random.key(0)), "user", np.zeros((10, 2)))
+      >>> lookups = engine.prepare({"user": np.array([7, 1, 7])})
+      >>> rows = engine.gather(state, lookups)
+      >>> gradients = jax.grad(lambda r: engine.combine(r, lookups)["user"].sum())(rows)
+      >>> state = engine.update(state, lookups, rows, gradients)
+      >>> engine.table_rows(state, "user", 0, 9)[[0, 1, 7]].tolist()
+      [[0.0, 0.0], [-1.0, -1.0], [-2.0, -2.0]]
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[TableConfig],
+        features: Sequence[FeatureConfig],
+        *,
+        batch_size: int,
+        mesh: Mesh | None = None,
+        axis: str = "data",
+        shards: int = 1024,
+        form: Form = "auto",
+    ) -> None:
+        self._placement = Placement(mesh, axis)
+        self.devices = self._placement.devices
+        if shards % self.devices:
+            raise ConfigError(
+                f"{self.devices} devices do not divide the {shards} virtual shards of the tables"
+            )
+        if batch_size < 1 or batch_size % self.devices:
+            raise ConfigError(
+                f"batch_size {batch_size} does not divide over {self.devices} devices"
+            )
+        self.stacks: tuple[Stack, ...] = build_stacks(tables, features, shards)
+        for stack in self.stacks:
+            _check_rows(stack, self.devices)
+        self.batch_size = batch_size
+        self.shards = shards
+        self._order = [feature.name for feature in features]
+        self._lines = form == "lines" or (form == "auto" and self._placement.platform == "tpu")
+        self._prepare: Any = None
+
+    # --- state -------------------------------------------------------------------------------
+
+    def init(self, key: jax.Array) -> State:
+        """Returns the state before the first step, made on its devices.
+
+        The values depend on the key, the tables and `shards`, not on mesh, devices or backend.
+        """
+        return jax.jit(self._init, out_shardings=self.state_sharding())(key)
+
+    def _init(self, key: jax.Array) -> State:
+        stacks = {}
+        for i, stack in enumerate(self.stacks):
+            make = partial(self._init_values, stack)
+            value = self._placement.split(make, (EVERYWHERE,))(jax.random.fold_in(key, i))
+            stacks[stack.name] = {
+                "value": value,
+                "slots": init_slots(stack),
+                "scalars": as_float32(stack.rule.scalars),
+            }
+        return {"step": jnp.zeros((), jnp.int32), "stacks": stacks}
+
+    def _init_values(self, stack: Stack, key: jax.Array) -> jax.Array:
+        mine = self.shards // self.devices
+        first = self._placement.index() * mine
+        return init_block(stack, key, first, mine)
+
+    def abstract_state(self) -> State:
+        """Returns the state's shapes, dtypes and shardings, for restoring a checkpoint."""
+        shapes: Any = {
+            "step": jax.ShapeDtypeStruct((), jnp.int32),
+            "stacks": {stack.name: stack_shapes(stack) for stack in self.stacks},
+        }
+        return jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            shapes,
+            self.state_sharding(),
+        )
+
+    def state_sharding(self) -> Any:
+        """Returns the state's shardings: tables and slots in blocks of rows, scalars everywhere."""
+        split, everywhere = self._placement.by_row, self._placement.everywhere
+        return {
+            "step": everywhere,
+            "stacks": {
+                stack.name: {
+                    "value": split,
+                    "slots": {slot.name: split for slot in stack.rule.slots},
+                    "scalars": dict.fromkeys(stack.rule.scalars, everywhere),
+                }
+                for stack in self.stacks
+            },
+        }
+
+    # --- host --------------------------------------------------------------------------------
+
+    def prepare(self, columns: Mapping[str, Any]) -> Lookups:
+        """Returns what a batch asks of the tables: distinct rows, and where each id finds its row.
+
+        Runs on the host, in the input thread; any number of threads at once. Shapes are chosen
+        from this batch alone, in few sizes, so that a few compiled programs serve a whole run.
+
+        Args:
+          columns: by name, int64 [batch] or [batch, k], or ragged (`values`, `offsets`).
+
+        Raises:
+          DataError: a missing or misshapen column, an id outside its table, too many ids; names
+            the feature, the example and the id.
+        """
+        if self._prepare is None:
+            # numba takes its time to import, and who only restores or exports needs none of it.
+            from monolith_jax.embedding._prepare import Preparer
+
+            self._prepare = Preparer(self.stacks, self.batch_size, self.devices, self._lines)
+        lookups: Lookups = self._prepare(columns)
+        return lookups
+
+    def lookups_sharding(self, lookups: Lookups) -> Any:
+        """Returns a sharding for every array of `lookups`: the leading axis over the devices."""
+        return jax.tree.map(lambda _: self._placement.by_row, lookups)
+
+    # --- inside the jitted step --------------------------------------------------------------
+
+    def gather(self, state: State, lookups: Lookups) -> Rows:
+        """Returns the touched rows, float32 [D * U, dim] by stack, each read once by its owner.
+
+        Padding rows are zero.
+        """
+
+        def local(values: Rows, lookups: Lookups) -> Rows:
+            return {
+                stack.name: read_rows(values[stack.name], lookups[stack.name], stack.layout, 0.0)
+                for stack in self.stacks
+            }
+
+        values = {name: stack["value"] for name, stack in state["stacks"].items()}
+        return self._placement.split(local, (BY_ROW, BY_ROW))(values, lookups)
+
+    def combine(self, rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
+        """Returns each feature's vectors, float32 [batch, dim], in the order of the features.
+
+        Differentiable with respect to `rows`: the gradient of a row is the sum over all the places
+        that used it, on all devices.
+        """
+
+        def local(rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
+            found: dict[str, jax.Array] = {}
+            for stack in self.stacks:
+                here, asked = rows[stack.name], lookups[stack.name]
+                if self.devices > 1:
+                    here = receive(here, asked, self._placement.axis)
+                found |= combine_features(here, asked.index, stack.features)
+            return found
+
+        found = self._placement.split(local, (BY_ROW, BY_ROW))(rows, lookups)
+        # A dict that went through shard_map comes back with its keys sorted.
+        return {name: found[name] for name in self._order}
+
+    def update(self, state: State, lookups: Lookups, rows: Rows, gradients: Rows) -> State:
+        """Returns the state after one step of each table's rule on the touched rows.
+
+        Args:
+          state: donate it to the jit that this runs in; it is written in place.
+          lookups: of this batch.
+          rows: as gathered from `state` with `lookups`.
+          gradients: shaped as `rows`.
+        """
+        arrays = {
+            name: {"value": stack["value"], "slots": stack["slots"]}
+            for name, stack in state["stacks"].items()
+        }
+        scalars = {name: stack["scalars"] for name, stack in state["stacks"].items()}
+        updated = self._placement.split(
+            self._update_blocks, (BY_ROW, EVERYWHERE, EVERYWHERE, BY_ROW, BY_ROW, BY_ROW)
+        )(arrays, scalars, state["step"], lookups, rows, gradients)
+        return {
+            "step": state["step"] + 1,
+            "stacks": {
+                stack.name: {
+                    **updated[stack.name],
+                    "scalars": as_float32(stack.rule.advance(scalars[stack.name])),
+                }
+                for stack in self.stacks
+            },
+        }
+
+    def _update_blocks(
+        self,
+        arrays: Any,
+        scalars: Any,
+        step: jax.Array,
+        lookups: Lookups,
+        rows: Rows,
+        gradients: Rows,
+    ) -> Any:
+        """Updates every stack's block of one device."""
+        blocks = {}
+        for stack in self.stacks:
+            name = stack.name
+            value, slots = update_block(
+                stack,
+                arrays[name]["value"],
+                arrays[name]["slots"],
+                scalars[name],
+                step,
+                lookups[name],
+                rows[name],
+                gradients[name],
+            )
+            blocks[name] = {"value": value, "slots": slots}
+        return blocks
+
+    # --- rows by their ids -------------------------------------------------------------------
+
+    def table_rows(
+        self, state: State, table: str, start: int = 0, stop: int | None = None
+    ) -> np.ndarray:
+        """Returns rows `start` to `stop` (None: the last) of a table, float32 [n, dim].
+
+        Raises:
+          ConfigError: no such table.
+        """
+        return _export.table_rows(self.stacks, state, table, start, stop)
+
+    def table_slots(
+        self, state: State, table: str, start: int = 0, stop: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns the slots of rows `start` to `stop`, by name, [n, dim], or [n, 1] if per row.
+
+        Raises:
+          ConfigError: no such table.
+        """
+        return _export.table_slots(self.stacks, state, table, start, stop)
+
+    def with_table(
+        self,
+        state: State,
+        table: str,
+        rows: np.ndarray | None = None,
+        slots: Mapping[str, np.ndarray] | None = None,
+        start: int = 0,
+    ) -> State:
+        """Returns the state with rows of a table, or their slots, replaced from `start` on.
+
+        Args:
+          state: not changed; arrays that are not replaced are shared with the result.
+          table: its name.
+          rows: [n, dim].
+          slots: by name, [n, dim], or [n, 1] if per row.
+          start: the first row.
+
+        Raises:
+          ConfigError: no such table or slot, or a shape that does not fit it.
+        """
+        split = self._placement.by_row
+        return _export.with_table(self.stacks, state, table, rows, slots or {}, start, split)
+
+
+def _check_rows(stack: Stack, devices: int) -> None:
+    # Padding counts on beyond the block, up to twice its rows, and must stay within int32.
+    if 2 * stack.layout.physical_rows // devices >= 2**31:
+        raise ConfigError(
+            f"tables {', '.join(table.name for table in stack.tables)}: "
+            f"{stack.layout.physical_rows} rows on {devices} devices; at most 2**30 rows per "
+            "device are possible"
+        )
