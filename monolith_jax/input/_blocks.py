@@ -12,7 +12,7 @@ from monolith_jax.errors import DataError
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 """Bytes read at once: what a walk touches stays in the second-level cache."""
 
 

@@ -20,22 +20,65 @@ from monolith_jax.input import _layout as lay
 from monolith_jax.input._jit import Array, helper, inlined, load64, load_float
 from monolith_jax.input._wire import skip_field, span, varint
 
+_PLACES = (1 << 62) - 1  # of values; see `row_of`
+
+
+@inlined
+def row_of(column: int) -> int:
+    """Returns where the fields of `column`, not negative, begin in `cols`.
+
+    The mask says so to the compiler, which then leaves out what numba does at every index for the
+    sake of negative ones.
+    """
+    return (column * lay.FIELDS) & 0xFFFFFFFF
+
 
 @inlined
 def _find(
     buf: Array, key: int, size: int, cols: Array, table: Array, keys: Array, state: Array
 ) -> int:
-    """Returns the column whose name is the `size` bytes at `key`, or -1."""
+    """Returns the row of the column whose name is the `size` bytes at `key`, or -1."""
     head = load64(buf, key)
     tail = 0
     if size >= 8:
         tail = load64(buf, key + size - 8)
     else:
         head &= (1 << (8 * size)) - 1
+    # Records of one file have their keys in one order, mostly: try what came next last time. Up to
+    # 16 bytes, head and tail are all of the key.
+    last = state[lay.LAST] & _PLACES
+    row = cols[last + lay.FOLLOWER] & _PLACES
+    if (
+        cols[row + lay.KEY_HEAD] != head
+        or cols[row + lay.KEY_TAIL] != tail
+        or cols[row + lay.KEY_SIZE] != size
+        or size > 16
+    ):
+        row = _look_up(buf, key, size, head, tail, cols, table, keys, state)
+        if row < 0:
+            return -1
+        cols[last + lay.FOLLOWER] = row
+    state[lay.LAST] = row
+    return row
+
+
+@helper
+def _look_up(
+    buf: Array,
+    key: int,
+    size: int,
+    head: int,
+    tail: int,
+    cols: Array,
+    table: Array,
+    keys: Array,
+    state: Array,
+) -> int:
+    """The same by the hash table."""
     slot = ((head ^ (tail * 31) ^ size) * state[lay.MULTIPLIER] >> 40) & (table.size - 1)
     column = table[slot]
     while column >= 0:
-        row = column * lay.FIELDS
+        row = row_of(column)
         if (
             cols[row + lay.KEY_HEAD] == head
             and cols[row + lay.KEY_TAIL] == tail
@@ -45,9 +88,15 @@ def _find(
             while same < size - 8 and buf[key + same] == keys[cols[row + lay.KEY_AT] + same]:
                 same += 1
             if same >= size - 8:
-                return column
+                return row
         column = cols[row + lay.NEXT]
-    return column
+    return -1
+
+
+@inlined
+def used_places(cols: Array, row: int, state: Array) -> int:
+    """The places that the rows so far take: USED of variable lengths, a multiple of fixed ones."""
+    return cols[row + lay.USED] + cols[row + lay.WIDTH] * state[lay.ROWS]
 
 
 @inlined
@@ -67,13 +116,18 @@ def _note(cols: Array, row: int, kind: int, count: int, state: Array) -> None:
 @inlined
 def _packed_ints(buf: Array, at: int, end: int, ints: Array, start: int, room: int) -> int:
     """Reads varints up to `end`, storing at most `room`: (number of values, or -1)."""
+    # Most lists hold one value: without a loop it stays in registers.
+    value, after = varint(buf, at, end)
+    if after == end and room > 0:
+        ints[start & _PLACES] = value
+        return 1
     count = 0
     while at < end:
         value, at = varint(buf, at, end)
         if at < 0:
             return -1
         if count < room:
-            ints[start + count] = value
+            ints[(start + count) & _PLACES] = value
         count += 1
     return count
 
@@ -81,11 +135,14 @@ def _packed_ints(buf: Array, at: int, end: int, ints: Array, start: int, room: i
 @inlined
 def _packed_floats(buf: Array, at: int, end: int, floats: Array, start: int, room: int) -> int:
     """Reads floats up to `end`, storing at most `room`: (number of values, or -1)."""
+    if end - at == 4 and room > 0:
+        floats[start & _PLACES] = load_float(buf, at)
+        return 1
     if (end - at) & 3:
         return -1
     count = (end - at) >> 2
     for i in range(min(count, room)):
-        floats[start + i] = load_float(buf, at + 4 * i)
+        floats[(start + i) & _PLACES] = load_float(buf, at + 4 * i)
     return count
 
 
@@ -106,12 +163,12 @@ def _single(
     if kind == lay.INT64:
         value, at = varint(buf, at, end)
         if at >= 0 and room > 0:
-            ints[place] = value
+            ints[place & _PLACES] = value
         return at
     if end - at < 4:
         return -1
     if room > 0:
-        floats[place] = load_float(buf, at)
+        floats[place & _PLACES] = load_float(buf, at)
     return at + 4
 
 
@@ -128,8 +185,8 @@ def _list(
     state: Array,
 ) -> int:
     """Reads an Int64List or FloatList of any form into the column's place; returns a status."""
-    start = cols[row + lay.BASE] + cols[row + lay.USED]
-    room = cols[row + lay.ROOM] - cols[row + lay.USED]
+    used = used_places(cols, row, state)
+    start, room = cols[row + lay.BASE] + used, cols[row + lay.ROOM] - used
     single_tag = 0x08 if kind == lay.INT64 else 0x0D
     count, runs = 0, 0
     while at < end:
@@ -206,12 +263,36 @@ def _entry(
             at = skip_field(buf, at, end)
         if at < 0:
             return lay.MALFORMED
-    column = _find(buf, key, key_end - key, cols, table, keys, state)
-    if column < 0:
+    row = _find(buf, key, key_end - key, cols, table, keys, state)
+    if row < 0:
         return lay.DONE
     if values > 1:
         return lay.AMBIGUOUS
-    return _feature(buf, value, value_end, cols, column * lay.FIELDS, ints, floats, state)
+    return _feature(buf, value, value_end, cols, row, ints, floats, state)
+
+
+@inlined
+def _plain_empty(
+    buf: Array,
+    at: int,
+    stop: int,
+    head: int,
+    key_size: int,
+    cols: Array,
+    table: Array,
+    keys: Array,
+    state: Array,
+) -> int:
+    """The same of an entry that ends `12 02 (12 or 1A) 00`: a list of no values."""
+    if head & 0xFFF7FFFF != 0x00120212:
+        return -1
+    row = _find(buf, at + 4, key_size, cols, table, keys, state)
+    if row >= 0:
+        kind = (head >> 19) & 3
+        if kind != cols[row + lay.KIND]:
+            return -1
+        _note(cols, row, kind, 0, state)
+    return stop
 
 
 @inlined
@@ -237,27 +318,25 @@ def _plain_entry(
     stop = at + 2 + ((head >> 8) & 0xFF)
     key_size = (head >> 24) & 0xFF
     value = at + 4 + key_size
-    # A value has at least its six header bytes.
-    if stop > end or value + 6 > stop:
+    if stop > end or value + 4 > stop:
         return -1
     head = load64(buf, value)
-    if head & 0x80FF80F780FF != 0x000A00120012:
+    if value + 4 == stop:
+        return _plain_empty(buf, at, stop, head, key_size, cols, table, keys, state)
+    # The header of six bytes, if the size of the values is right: `size` and what follows from it.
+    size = stop - value - 6
+    if size < 0 or size > 123:
         return -1
-    size = (head >> 40) & 0xFF
-    if value + 6 + size != stop:
+    if head & 0xFFFFFFF7FFFF != 0x000A02120412 + size * 0x010001000100:
         return -1
-    if ((head >> 8) & 0xFF) != size + 4 or ((head >> 24) & 0xFF) != size + 2:
-        return -1
-    column = _find(buf, at + 4, key_size, cols, table, keys, state)
-    if column < 0:
+    row = _find(buf, at + 4, key_size, cols, table, keys, state)
+    if row < 0:
         return stop
-    row, kind = column * lay.FIELDS, ((head >> 16) & 0xFF) >> 3
+    kind = (head >> 19) & 3
     if kind != cols[row + lay.KIND]:
         return -1
-    start, room = (
-        cols[row + lay.BASE] + cols[row + lay.USED],
-        cols[row + lay.ROOM] - cols[row + lay.USED],
-    )
+    used = used_places(cols, row, state)
+    start, room = cols[row + lay.BASE] + used, cols[row + lay.ROOM] - used
     count = _packed(buf, value + 6, stop, kind, ints, floats, start, room)
     if count < 0:
         return -1

@@ -13,14 +13,14 @@ from monolith_jax.input.schema import Column, Schema
 # Kinds, as tf.Feature numbers its lists.
 NOTHING, BYTES, FLOAT, INT64 = 0, 1, 2, 3
 
-# Fields of `cols`, int64 [columns, 16]; the first eight are one cache line that a match reads.
+# Fields of `cols`, int64 [columns, FIELDS]; the first eight are one cache line that a match reads.
 KEY_SIZE, KEY_HEAD, KEY_TAIL, KEY_AT, NEXT, KIND, BASE, ROOM = range(8)
 USED, COUNT, FOUND, STAMP, WIDTH, MAX_LENGTH, HAS_DEFAULT, DEFAULT = range(8, 16)
-FIELDS = 16
+FOLLOWER, FIELDS = 16, 24
 
 # Fields of `state`, int64 [16].
 POS, ROWS, ROW_CAPACITY, DAMAGED, STAMPS, FILLED, SUSPECT = range(7)
-WHERE, COLUMN, NEED, MULTIPLIER, FIRST_RAGGED, OFFSETS_STRIDE = range(7, 13)
+WHERE, COLUMN, NEED, MULTIPLIER, FIRST_RAGGED, OFFSETS_STRIDE, LAST = range(7, 14)
 
 # What the walk returns; WHERE is the byte at fault, COLUMN the column, NEED the number wanted.
 DONE, NEED_BYTES, GROW_ROWS, GROW_VALUES = 0, 1, 2, 3
@@ -37,7 +37,7 @@ class Layout:
     Attributes:
       columns: the schema's columns in the order of `cols`.
       first_ragged: index of the first column of variable length.
-      cols: [columns, 16], the constant fields filled in.
+      cols: [columns, FIELDS], the constant fields filled in.
       table: [2^k], hash of a key -> its first column (then along NEXT), or -1.
       keys: uint8, the keys one after the other; a column's begins at KEY_AT.
       multiplier: the hash function's.
@@ -55,13 +55,13 @@ class Layout:
 def lay_out(schema: Schema) -> Layout:
     """Returns the layout of `schema`, whose names are unique; shared, so not to be changed."""
     columns = tuple(sorted(schema, key=lambda column: column.is_ragged))
-    cols = np.zeros((len(columns), 16), np.int64)
+    cols = np.zeros((len(columns), FIELDS), np.int64)
     keys, at = [column.name.encode() for column in columns], 0
     for row, column, key in zip(cols, columns, keys, strict=True):
         row[KEY_SIZE], row[KEY_AT], row[NEXT] = len(key), at, -1
         row[KEY_HEAD], row[KEY_TAIL] = _key_words(key)
         row[KIND] = INT64 if column.dtype == "int64" else FLOAT
-        row[WIDTH] = column.length or -1
+        row[WIDTH] = column.length or 0
         row[MAX_LENGTH] = column.max_length or np.iinfo(np.int64).max
         row[HAS_DEFAULT] = column.default is not None
         row[DEFAULT] = _default_bits(column)
@@ -109,6 +109,6 @@ def _hash_table(cols: np.ndarray) -> tuple[int, np.ndarray]:
 def hash_keys(
     size: np.ndarray, head: np.ndarray, tail: np.ndarray, multiplier: int, bits: int
 ) -> np.ndarray:
-    """Returns the table slots of keys: what `_walk._find` computes for one, int64, wrapping."""
+    """Returns the table slots of keys: what `_example._look_up` computes, int64, wrapping."""
     mixed = (head ^ (tail * np.int64(31)) ^ size) * np.int64(multiplier)
     return (mixed >> np.int64(40)) & np.int64((1 << bits) - 1)

@@ -17,28 +17,30 @@ class Order:
     """
 
     def __init__(self, num_examples: int, seed: int, window: int) -> None:
-        """`window` 0 or 1 keeps the order, `num_examples` or more is a full shuffle."""
+        """`window` is 1 or more; `num_examples` or more is a full shuffle."""
         self.num_examples, self.seed = num_examples, seed
         self.window = min(window, num_examples)
+        self.num_windows = -(-num_examples // self.window)
         self._permutation = functools.lru_cache(maxsize=_CACHED)(self._draw)
 
-    def examples(self, epoch: int, start: int, stop: int) -> np.ndarray | slice:
+    def places(self, epoch: int, start: int, stop: int) -> list[tuple[int, np.ndarray]]:
         """Returns which examples stand at the places start..stop (exclusive) of an epoch.
 
         Returns:
-          Indices into the examples in the order of the files, int64 [stop - start]; or a slice, if
-          the order is kept.
+          For each window that the places lie in: its number, and the examples in order, int64,
+          counted from the first of the window.
         """
-        if self.window <= 1:
-            return slice(start, stop)
         parts = []
         for w in range(start // self.window, -(-stop // self.window)):
             base = w * self.window
-            part = self._permutation(epoch, w)[max(start - base, 0) : stop - base]
-            parts.append(part + base)
-        return np.concatenate(parts)
+            parts.append((w, self._permutation(epoch, w)[max(start - base, 0) : stop - base]))
+        return parts
+
+    def span(self, w: int) -> tuple[int, int]:
+        """Returns the first example of window w, and one past its last."""
+        return w * self.window, min((w + 1) * self.window, self.num_examples)
 
     def _draw(self, epoch: int, w: int) -> np.ndarray:
-        size = min(self.window, self.num_examples - w * self.window)
+        start, stop = self.span(w)
         bits = np.random.Philox(np.random.SeedSequence([self.seed, epoch, w]))
-        return np.argsort(bits.random_raw(size), kind="stable")
+        return np.argsort(bits.random_raw(stop - start), kind="stable")

@@ -72,7 +72,7 @@ class Output:
         """Returns the filled rows, read-only views in the schema's terms."""
         found: Columns = {}
         for i, column in enumerate(self.layout.columns):
-            base, used = int(self.cols[i, BASE]), int(self.cols[i, USED])
+            base, used = int(self.cols[i, BASE]), int(self._used()[i])
             values = (self.ints if column.dtype == "int64" else self.floats)[base : base + used]
             values.flags.writeable = False
             if column.is_ragged:
@@ -85,6 +85,10 @@ class Output:
                     values if column.length == 1 else values.reshape(-1, column.length or 1)
                 )
         return found
+
+    def _used(self) -> np.ndarray:
+        """The places that are filled, by column."""
+        return self.cols[:, USED] + self.cols[:, WIDTH] * self.rows
 
     def _room(self, rows: int) -> np.ndarray:
         """What `rows` rows need by the mean so far, an eighth more, and no less than there is."""
@@ -117,6 +121,6 @@ class Output:
             at += (self.cols[i, ROOM] // _LINE + 2) * _LINE
         new = np.empty(at, old.dtype)
         for i in mine:
-            base, used = self.cols[i, BASE], self.cols[i, USED]
+            base, used = self.cols[i, BASE], self._used()[i]
             new[base : base + used] = old[old_base[i] : old_base[i] + used]
         return new

@@ -9,7 +9,7 @@ of room, begins that record again.
 
 from monolith_jax.input import _layout as lay
 from monolith_jax.input._crc import masked_crc32c
-from monolith_jax.input._example import example
+from monolith_jax.input._example import example, row_of, used_places
 from monolith_jax.input._jit import Array, helper, inlined, kernel, load32, load64
 
 
@@ -36,17 +36,18 @@ def _header(buf: Array, have: int, check_crc: bool, state: Array) -> int:
 def _settle(cols: Array, ints: Array, floats: Array, default_floats: Array, state: Array) -> int:
     """Fills in defaults, and finds what the schema does not allow; returns a status."""
     for column in range(cols.size // lay.FIELDS):
-        row = column * lay.FIELDS
+        row = row_of(column)
         state[lay.COLUMN] = column
         if cols[row + lay.STAMP] != state[lay.STAMPS] or cols[row + lay.FOUND] == lay.NOTHING:
             if cols[row + lay.HAS_DEFAULT] == 0:
                 return lay.MISSING
-            cols[row + lay.COUNT] = max(cols[row + lay.WIDTH], 0)
+            cols[row + lay.COUNT] = cols[row + lay.WIDTH]
             for i in range(cols[row + lay.COUNT]):
+                place = cols[row + lay.BASE] + used_places(cols, row, state) + i
                 if cols[row + lay.KIND] == lay.INT64:
-                    ints[cols[row + lay.BASE] + cols[row + lay.USED] + i] = cols[row + lay.DEFAULT]
+                    ints[place] = cols[row + lay.DEFAULT]
                 else:
-                    floats[cols[row + lay.BASE] + cols[row + lay.USED] + i] = default_floats[column]
+                    floats[place] = default_floats[column]
         elif cols[row + lay.FOUND] != cols[row + lay.KIND]:
             state[lay.NEED] = cols[row + lay.FOUND]
             return lay.WRONG_KIND
@@ -58,22 +59,20 @@ def _settle(cols: Array, ints: Array, floats: Array, default_floats: Array, stat
 
 @helper
 def _commit(cols: Array, offsets: Array, state: Array) -> int:
-    """Moves every column on by one row, or returns GROW_VALUES with nothing moved."""
+    """Moves on by one row, or returns GROW_VALUES with nothing moved."""
     first = state[lay.FIRST_RAGGED]
     for column in range(first, cols.size // lay.FIELDS):
-        row = column * lay.FIELDS
+        row = row_of(column)
         if cols[row + lay.COUNT] > cols[row + lay.ROOM] - cols[row + lay.USED]:
             state[lay.COLUMN] = column
             state[lay.NEED] = cols[row + lay.COUNT]
             return lay.GROW_VALUES
     for column in range(first, cols.size // lay.FIELDS):
-        row = column * lay.FIELDS
+        row = row_of(column)
         cols[row + lay.USED] += min(cols[row + lay.COUNT], cols[row + lay.MAX_LENGTH])
         offsets[(column - first) * state[lay.OFFSETS_STRIDE] + state[lay.ROWS] + 1] = cols[
             row + lay.USED
         ]
-    for column in range(first):
-        cols[column * lay.FIELDS + lay.USED] += cols[column * lay.FIELDS + lay.WIDTH]
     state[lay.ROWS] += 1
     return lay.DONE
 

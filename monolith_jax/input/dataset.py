@@ -32,7 +32,8 @@ class Dataset:
     Attributes:
       files: with their numbers of records filled in.
       schema: the columns.
-      batch_size: B, examples per batch.
+      batch_size: B, examples per batch; `seed`, `shuffle_window`, `skip_damaged`, `check_crc`,
+        `cache_bytes` and `threads`, too, are as given.
       num_examples: N, the examples of one epoch.
       steps_per_epoch: S.
       damaged: the damaged records left out, per epoch; 0 without `skip_damaged`.
@@ -77,8 +78,9 @@ class Dataset:
           skip_damaged: leave damaged records out, as `read_columns` does. All files are then read
             here, checksums included, because only that tells how many good records there are.
           check_crc: compare the checksums.
-          cache_bytes: how much of the decoded files is kept. A window needs the files that it lies
-            in at once: with a larger window than fits, files are decoded again and again.
+          cache_bytes: how much of the decoded files is kept, and as much again of the windows of a
+            shuffle. What one batch needs is kept in any case: memory is never below one window
+            (twice that while it is gathered), or the files of one batch.
           threads: how many files are decoded ahead in the background, each by a thread of its own;
             0 decodes on demand in the calling thread.
 
@@ -88,11 +90,8 @@ class Dataset:
         """
         _check_settings(batch_size, seed, shuffle_window, cache_bytes, threads)
         self.schema, self.batch_size, self.seed = tuple(schema), batch_size, seed
-        self.shuffle_window, self.skip_damaged, self.check_crc = (
-            shuffle_window,
-            skip_damaged,
-            check_crc,
-        )
+        self.shuffle_window, self.skip_damaged = shuffle_window, skip_damaged
+        self.check_crc, self.cache_bytes, self.threads = check_crc, cache_bytes, threads
         given = [f if isinstance(f, DataFile) else DataFile(os.fspath(f)) for f in files]
         if not given:
             raise DataError("no files to read")
@@ -112,8 +111,12 @@ class Dataset:
             raise DataError(f"{given[0].path}: no records in it or the {len(given) - 1} others")
         self._ends = ends
         self.steps_per_epoch = -(-self.num_examples // batch_size)
-        self._order = Order(self.num_examples, seed, shuffle_window)
+        self._order = Order(self.num_examples, seed, max(shuffle_window, 1))
+        shuffled = self._order.window > 1
+        # A window is gathered from its files once, then each batch takes its rows at random.
+        windows = self._order.num_windows
         self._store = Store(self._decode, len(self.files), cache_bytes, threads)
+        self._windows = Store(self._gather, windows, cache_bytes) if shuffled else None
 
     def batch(self, k: int) -> Batch:
         """Returns the batch of step k, counted through all epochs.
@@ -135,7 +138,7 @@ class Dataset:
         epoch, step = divmod(k, self.steps_per_epoch)
         start = step * self.batch_size
         stop = min(start + self.batch_size, self.num_examples)
-        columns = self._examples(self._order.examples(epoch, start, stop))
+        columns = self._rows(epoch, start, stop)
         weights = np.ones(self.batch_size, np.float32)
         if stop - start < self.batch_size:
             weights[stop - start :] = 0
@@ -185,22 +188,24 @@ class Dataset:
         _check_count(file, num_rows(columns))
         return columns
 
-    def _examples(self, examples: np.ndarray | slice) -> Columns:
-        """Returns the rows of the given examples, counted through all files."""
-        if isinstance(examples, slice):
-            return self._slice(examples.start, examples.stop)
-        owner = np.searchsorted(self._ends, examples, side="right")
-        files, group = np.unique(owner, return_inverse=True)
-        parts = []
-        for i, columns in enumerate(self._store.get(files.tolist())):
-            rows = examples[group == i] - self._first(int(files[i]))
-            parts.append(take_rows(columns, rows))
-        # The parts hold the rows by file; put them where the order wants them.
-        place = np.empty(len(examples), np.int64)
-        place[np.argsort(group, kind="stable")] = np.arange(len(examples))
-        return parts[0] if len(parts) == 1 else take_rows(concat_rows(parts), place)
+    def _rows(self, epoch: int, start: int, stop: int) -> Columns:
+        """Returns the examples at the places start..stop of an epoch."""
+        if self._windows is None:
+            return self._slice(start, stop)
+        places = self._order.places(epoch, start, stop)
+        windows = self._windows.get([w for w, _ in places])
+        return concat_rows(
+            [take_rows(window, rows) for window, (_, rows) in zip(windows, places, strict=True)]
+        )
+
+    def _gather(self, w: int) -> Columns:
+        """Returns the examples of a window in the order of the files."""
+        window = self._slice(*self._order.span(w))
+        self._store.trim()
+        return window
 
     def _slice(self, start: int, stop: int) -> Columns:
+        """Returns the examples start..stop, counted through all files, as views if of one file."""
         first = int(np.searchsorted(self._ends, start, side="right"))
         last = int(np.searchsorted(self._ends, stop - 1, side="right"))
         parts = []

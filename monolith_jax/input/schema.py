@@ -228,9 +228,14 @@ def take_rows(columns: Columns, rows: npt.ArrayLike | slice) -> Columns:
     if not isinstance(rows, slice):
         rows = np.asarray(rows, np.int64)
     return {
-        name: values.take(rows) if isinstance(values, Ragged) else values[rows]
+        name: values.take(rows) if isinstance(values, Ragged) else _take(values, rows)
         for name, values in columns.items()
     }
+
+
+def _take(values: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    # np.take is two to three times as fast as indexing with an array.
+    return values[rows] if isinstance(rows, slice) else np.take(values, rows, axis=0)
 
 
 def concat_rows(parts: Sequence[Columns]) -> Columns:

@@ -40,7 +40,7 @@ def read_columns(
     Raises:
       DataError: a file that cannot be read, a damaged record, or one that does not fit the schema;
         the message names the file, the record's number and byte offset, and what was found.
-      ConfigError: two columns of one name.
+      ConfigError: no columns, or two of one name.
 
     Example:
       >>> from monolith_jax.input import Column
@@ -56,6 +56,8 @@ def read_columns(
     from monolith_jax.input import _reader
     from monolith_jax.input._layout import lay_out
 
+    if not schema:
+        raise ConfigError("a schema without columns: there is nothing to read")
     names = [column.name for column in schema]
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
