@@ -3,7 +3,8 @@
 Every call of a jitted function flattens its arguments and unflattens its results, so this is the
 hot part. Three things keep a node near the cost of jax's own dict, which is handled in C++:
 
-- Unflattening checks no keys: they come from a map that was checked.
+- Unflattening checks no keys: they come from a map that was checked. Few keys are joined with
+  their values by hand (`_pairs`).
 - All that follows from a map's keys (their sorted order, jax's path entries, a C function that
   reads all the values) is worked out once per tuple of keys, in insertion order, and kept.
 - The static part of a node is the sorted tuple itself, one object for all maps with these keys,
@@ -17,9 +18,9 @@ from typing import Any, Final, TypeVar
 from jax.tree_util import DictKey, register_pytree_with_keys
 
 from monolith_jax.nested_map._keyed import KeyedDict
+from monolith_jax.nested_map._pairs import JOIN, Keys
 
 M = TypeVar("M", bound=KeyedDict)
-Keys = tuple[str, ...]
 Layout = tuple[Callable[[Any], Iterable[Any]], Keys, tuple[DictKey, ...]]
 
 _MOST: Final = 2048
@@ -56,7 +57,7 @@ def _new_layout(keys: Keys) -> Layout:
 
 def register(cls: type[M]) -> None:
     """Makes `cls` a pytree node."""
-    layouts, new, update = _LAYOUTS, dict.__new__, dict.update
+    layouts, small, new, update = _LAYOUTS, JOIN, dict.__new__, dict.update
 
     def flatten(node: M) -> tuple[Iterable[Any], Keys]:
         keys = tuple(node)
@@ -72,7 +73,7 @@ def register(cls: type[M]) -> None:
 
     def unflatten(keys: Keys, children: Iterable[Any]) -> M:
         node = new(cls)
-        update(node, zip(keys, children))  # noqa: B905 jax has counted; strict costs time here
+        update(node, small.get(len(keys), zip)(keys, children))
         return node
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
