@@ -1,0 +1,28 @@
+"""TensorFlow checkpoints (tensor bundles, V2) without TensorFlow: local or gs://.
+
+`open_bundle` lists and reads; `write_bundle` and `BundleWriter` write, byte for byte as TensorFlow
+does; `write_state_file` keeps the file `checkpoint` and the last few. Errors are
+`monolith_jax.errors.CheckpointError`s that name file and tensor.
+"""
+
+from monolith_jax.checkpoint.tf._bundle import Bundle, TensorInfo, open_bundle
+from monolith_jax.checkpoint.tf._state_file import (
+    StateFile,
+    delete_bundle,
+    read_state_file,
+    write_state_file,
+)
+from monolith_jax.checkpoint.tf._writer import BundleWriter, merge_bundle, write_bundle
+
+__all__ = [
+    "Bundle",
+    "BundleWriter",
+    "StateFile",
+    "TensorInfo",
+    "delete_bundle",
+    "merge_bundle",
+    "open_bundle",
+    "read_state_file",
+    "write_bundle",
+    "write_state_file",
+]

@@ -1,0 +1,71 @@
+"""Files being written: hidden until they are whole and on the disk."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+
+from monolith_jax import storage
+
+
+class Output:
+    """A file that appears under its path with `publish`, complete, or never.
+
+    A local one is written beside its place, under a hidden name that no listing of
+    `monolith_jax.storage` shows; one for gs:// in a temporary folder, and uploaded.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self._remote = path, storage.is_gs(path)
+        name = f".{os.path.basename(path)[:100]}.{uuid.uuid4().hex[:12]}.unfinished"
+        if self._remote:
+            self._folder = tempfile.mkdtemp(prefix="monolith-jax-")
+        else:
+            self.path = os.path.expanduser(path)
+            self._folder = os.path.dirname(self.path) or "."
+            os.makedirs(self._folder, exist_ok=True)
+        self._temporary = os.path.join(self._folder, name)
+        self._file = open(self._temporary, "xb", buffering=1 << 20)  # noqa: SIM115 (publish closes)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends bytes."""
+        self._file.write(data)
+
+    def publish(self) -> None:
+        """Puts the bytes on the disk and the file in its place."""
+        self._file.flush()
+        if self._remote:
+            self._file.close()
+            storage.upload(self._temporary, self.path)
+            self.discard()
+            return
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._temporary, self.path)
+        sync_folder(self._folder)
+
+    def discard(self) -> None:
+        """Deletes what was written and not published."""
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self._temporary)
+        if self._remote:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def sync_folder(folder: str) -> None:
+    """Puts renames in a folder on the disk: without it a power cut may undo them."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: str) -> None:
+    """Deletes a file if it is there, for good."""
+    with contextlib.suppress(storage.NotFoundError):
+        storage.delete(path)
+        if not storage.is_gs(path):
+            sync_folder(os.path.dirname(os.path.expanduser(path)) or ".")
