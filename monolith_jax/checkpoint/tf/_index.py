@@ -57,9 +57,10 @@ def decode_index(data: bytes) -> IndexFile:
         raise Malformed("it has no header (cut off, or not a V2 checkpoint's index)")
     shards = decode_header(table[0][1])
     entries = {}
+    shapes: dict[bytes, tuple[int, ...]] = {}
     for key, value in table[1:]:
         try:
-            entries[key] = decode_entry(value)
+            entries[key] = decode_entry(value, shapes)
         except Malformed as error:
             raise Malformed(f"the entry of {text(key)!r}: {error}") from None
     _check_places(shards, entries)

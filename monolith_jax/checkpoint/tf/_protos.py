@@ -16,6 +16,7 @@ from monolith_jax.checkpoint.tf._wire import (
     fields,
     fixed32_field,
     number_field,
+    read_varint,
     signed,
     varint,
 )
@@ -77,12 +78,54 @@ def encode_header(shards: int) -> bytes:
     return number_field(1, shards) + bytes_field(3, number_field(1, 1))
 
 
-def decode_entry(data: bytes) -> Entry:
+def decode_entry(data: bytes, shapes: dict[bytes, tuple[int, ...]]) -> Entry:
     """Returns an entry; see `Entry`.
+
+    Args:
+      data: the message.
+      shapes: a memory of the shapes that were decoded; many entries have the same.
 
     Raises:
       Malformed: it is damaged.
     """
+    try:
+        found = _decode_usual(data, shapes)
+    except IndexError:  # cut off
+        found = None
+    return _decode_any(data) if found is None else found
+
+
+def _decode_usual(data: bytes, shapes: dict[bytes, tuple[int, ...]]) -> Entry | None:
+    """Decodes an entry of one whole tensor with its fields in order, None for any other.
+
+    Several times faster than going through all that a message could be.
+    """
+    at, end = 2, len(data)
+    dtype, length = data[1], data[3]
+    if data[0] != 0x08 or data[2] != 0x12 or dtype > 127 or length > 127:
+        return None
+    at = 4 + length
+    raw = data[4:at]
+    shape = shapes.get(raw)
+    if shape is None:
+        shape = shapes[raw] = decode_shape(raw)
+    numbers = [0, 0, 0]  # shard, offset, size: the fields 3, 4 and 5
+    for i, tag in enumerate((0x18, 0x20, 0x28)):
+        if at < end and data[at] == tag:
+            value, at = data[at + 1], at + 2
+            if value > 127:
+                value, at = read_varint(data, at - 1)
+            numbers[i] = value
+    crc = 0
+    if at + 5 == end and data[at] == 0x35:
+        crc = int.from_bytes(data[at + 1 :], "little")
+    elif at != end:
+        return None
+    shard, offset, size = numbers
+    return None if (shard | offset | size) >> 63 else Entry(dtype, shape, shard, offset, size, crc)
+
+
+def _decode_any(data: bytes) -> Entry:
     numbers = [0] * 7
     shape: tuple[int, ...] = ()
     slices: list[Extents] = []

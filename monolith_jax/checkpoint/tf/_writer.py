@@ -213,7 +213,7 @@ def merge_bundle(prefix: storage.Path, shards: int) -> None:
     for shard, path in enumerate(parts):
         with blame(path):
             for key, value in read_table(storage.read_bytes(path))[1:]:
-                _merge(merged, key, decode_entry(value)._replace(shard=shard))
+                _merge(merged, key, decode_entry(value, {})._replace(shard=shard))
     with blame(base):
         _publish(index_path(base), _table(shards, merged))
         for path in parts:

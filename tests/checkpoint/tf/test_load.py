@@ -71,7 +71,7 @@ def test_all_tensors_but_strings_by_default(prefix):
         load(prefix, names=["note"])
     with pytest.raises(CheckpointError, match="did you mean table"):
         load(prefix, names=["tabel"])
-    with pytest.raises(CheckpointError, match="'bias'.*does not fit its sharding"):
+    with pytest.raises(CheckpointError, match=r"'bias'.*does not fit its sharding"):
         load(prefix, {"bias": _sharding(None, "x")})
 
 
@@ -93,7 +93,7 @@ def test_damage_is_found_in_any_sharding(prefix, axes):
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="tensor 'table.*damaged"):
+    with pytest.raises(CheckpointError, match=r"tensor 'table.*damaged"):
         load(prefix, {"table": _sharding(*axes)})
     load(prefix, {"table": _sharding(*axes)}, check_crc=False)
 
@@ -106,9 +106,7 @@ def test_ranges_hold_each_wanted_byte_once(prefix, gap):
         _read.read_jobs(bundle._files, jobs, check_crc=True, max_memory=1 << 16, gap=gap)
     for box, raw in zip(boxes, out, strict=True):
         index = tuple(slice(*span) for span in box)
-        assert np.array_equal(
-            raw.reshape(-1).view(np.float32).reshape(TABLE[index].shape), TABLE[index]
-        )
+        assert raw.tobytes() == TABLE[index].tobytes()
     ends = [(start, start + size) for start, size, _ in sorted(jobs[0].spans)]
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(ends))
     wanted = np.zeros(TABLE.shape, bool)
