@@ -152,7 +152,7 @@ class Adam(_AdamFormula, choice="adam"):
         at = self._arithmetic(step, value.dtype, slots["m"].dtype, slots["v"].dtype)
         powers = {name: at.number(power) for name, power in scalars.items()}
         m, v = slots["m"].astype(at.dtype), slots["v"].astype(at.dtype)
-        return -at.rounded(self._movement(at, m, v, powers)).astype(value.dtype)
+        return (-self._movement(at, m, v, powers)).astype(value.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,10 @@ class RMSProp(UpdateRule, choice="rmsprop"):
         else:
             # Rounded: XLA would make a product with rsqrt of the quotient.
             scaled = (g * rate) / at.rounded(jnp.sqrt(under))
-        new["momentum"] = at.product(slots["momentum"], at.number(self.momentum)) + scaled
+        # Without momentum, the default, the old one need not even be read.
+        still = isinstance(self.momentum, int | float) and self.momentum == 0
+        kept = None if still else at.product(slots["momentum"], at.number(self.momentum))
+        new["momentum"] = scaled if kept is None else kept + scaled
         return new["momentum"], new
 
     def _mean(self, at: Arithmetic, mean: jax.Array, new: jax.Array, rows: bool) -> jax.Array:

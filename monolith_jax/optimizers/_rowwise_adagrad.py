@@ -50,4 +50,4 @@ class RowwiseAdagrad(UpdateRule, choice="rowwise_adagrad"):
         mean = jnp.mean(square, axis=-1, keepdims=True) if g.ndim else square
         a = slots["accumulator"] + mean
         rate = at.rate(self.learning_rate) / (jnp.sqrt(a) + at.number(self.epsilon))
-        return g * rate, {"accumulator": a}
+        return at.product(g, rate), {"accumulator": a}
