@@ -123,8 +123,8 @@ def _dataset(dataset: Dataset, files: list[DataFile]) -> Dataset:
         shuffle_window=dataset.shuffle_window,
         skip_damaged=dataset.skip_damaged,
         check_crc=dataset.check_crc,
-        cache_bytes=dataset._store._cache_bytes,
-        threads=dataset._store._threads,
+        cache_bytes=dataset.cache_bytes,
+        threads=dataset.threads,
     )
 
 

@@ -153,7 +153,7 @@ def _parts(folder: str) -> list[str]:
     if folder.startswith("gs://"):
         from monolith_jax import storage
 
-        paths = list(storage.list_files(folder + "/"))
+        paths = [info.path for info in storage.list_prefix(folder + "/")]
     else:
         paths = [f"{directory}/{name}" for directory, _, names in os.walk(folder) for name in names]
     return [path for path in paths if path.rpartition("/")[2].startswith("part")]
@@ -206,7 +206,7 @@ def _nothing(base: str, start: datetime.date, end: datetime.date) -> str:
     if base.startswith("gs://"):
         from monolith_jax import storage
 
-        below = [path.removeprefix(f"{base}/") for path in storage.list_files(base + "/")]
+        below = [info.path.removeprefix(f"{base}/") for info in storage.list_prefix(base + "/")]
     elif not os.path.isdir(base):
         return f"{searched}: {base} is no folder"
     else:
