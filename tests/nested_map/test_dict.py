@@ -104,7 +104,9 @@ def test_unions_keep_the_class(cls):
         [("b", 5)] | left
 
 
-@pytest.mark.parametrize("make", [NestedMap.copy, copy.copy, NestedMap], ids=str)
+@pytest.mark.parametrize(
+    "make", [NestedMap.copy, copy.copy, NestedMap], ids=["method", "copy", "class"]
+)
 def test_a_copy_is_shallow(make):
     x = NestedMap(a=1, b=NestedMap(c=2))
     y = make(x)
