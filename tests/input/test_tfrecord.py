@@ -1,5 +1,7 @@
 import logging
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -225,7 +227,9 @@ def test_a_compressed_file_and_other_files(tmp_path: Path) -> None:
         count_records(tmp_path)
 
 
-def test_two_columns_of_one_name() -> None:
+def test_no_columns_and_two_of_one_name() -> None:
+    with pytest.raises(ConfigError, match="without columns"):
+        read_columns(b"", ())
     with pytest.raises(ConfigError, match="declared twice: id"):
         read_columns(b"", (ID, Column("id", "float32")))
 
@@ -248,3 +252,15 @@ def test_threads_read_at_the_same_time() -> None:
 def test_errors_are_the_users() -> None:
     assert issubclass(DataError, UserError)
     assert issubclass(ConfigError, UserError)
+
+
+def test_importing_the_room_compiles_and_loads_nothing() -> None:
+    script = (
+        "import sys, monolith_jax.input as room\n"
+        "heavy = {'numba', 'llvmlite', 'tensorflow', 'gcsfs'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "room.count_records(b'')\n"
+        "assert 'numba' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
