@@ -8,7 +8,6 @@ meta file of `path,count` lines (Monolith: core/util.py, `range_dateset` and
 import datetime
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from monolith_jax.errors import ConfigError, DataError
@@ -17,7 +16,6 @@ META_NAME = "meta.csv"
 """The name of the meta file, in the root."""
 
 _DAY = re.compile(r"\d{8}")
-_ONE_DAY = datetime.timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,15 @@ def find_files(
     if start > end:
         raise ConfigError(f"start_date {start} is after end_date {end}")
     base = os.fspath(root).rstrip("/") or "/"
-    found = {path: day for day in _days(start, end) for path in _parts(f"{base}/{day:%Y%m%d}")}
+    days = _days(base)
+    found = {
+        path: day
+        for name, day in days.items()
+        if start <= day <= end
+        for path in _parts(f"{base}/{name}")
+    }
     if not found:
-        raise DataError(_nothing(base, start, end))
+        raise DataError(_nothing(base, start, end, list(days)))
     meta = _meta(base)
     absent = [
         path
@@ -141,15 +145,23 @@ def _date(value: str | datetime.date, name: str) -> datetime.date:
     raise ConfigError(f"{name} {value!r} is no date: wanted YYYYMMDD")
 
 
-def _days(start: datetime.date, end: datetime.date) -> Iterable[datetime.date]:
-    day = start
-    while day <= end:
-        yield day
-        day += _ONE_DAY
+def _days(base: str) -> dict[str, datetime.date]:
+    """The folders of days in the root, by name, ascending; none if there is no such root."""
+    if base.startswith("gs://"):
+        from monolith_jax import storage
+
+        try:
+            names = storage.list_folders(base)
+        except storage.NotFoundError:
+            names = []
+    else:
+        names = os.listdir(base) if os.path.isdir(base) else []
+    days = {name: _day_of(name, base) for name in sorted(names)}
+    return {name: day for name, day in days.items() if day is not None}
 
 
 def _parts(folder: str) -> list[str]:
-    """The files part* at any depth below `folder`; none if it is not there."""
+    """The files part* at any depth below `folder`."""
     if folder.startswith("gs://"):
         from monolith_jax import storage
 
@@ -200,18 +212,11 @@ def _day_of(path: str, base: str) -> datetime.date | None:
         return None
 
 
-def _nothing(base: str, start: datetime.date, end: datetime.date) -> str:
+def _nothing(base: str, start: datetime.date, end: datetime.date, days: list[str]) -> str:
     """The message when no file was found: what was searched, and what there is instead."""
     searched = f"no files {base}/YYYYMMDD/**/part* from {start:%Y%m%d} to {end:%Y%m%d}"
-    if base.startswith("gs://"):
-        from monolith_jax import storage
-
-        below = [info.path.removeprefix(f"{base}/") for info in storage.list_prefix(base + "/")]
-    elif not os.path.isdir(base):
+    if days:
+        return f"{searched}: the days there are {days[0]} to {days[-1]} ({len(days)} folders)"
+    if not base.startswith("gs://") and not os.path.isdir(base):
         return f"{searched}: {base} is no folder"
-    else:
-        below = [f"{name}/" for name in os.listdir(base)]
-    days = sorted({name.partition("/")[0] for name in below if _day_of(name, "")})
-    if not days:
-        return f"{searched}: there is no folder YYYYMMDD in {base}"
-    return f"{searched}: the days there are {days[0]} to {days[-1]} ({len(days)} folders)"
+    return f"{searched}: there is no folder YYYYMMDD in {base}"

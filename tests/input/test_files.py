@@ -43,6 +43,7 @@ def test_both_days_are_inclusive_and_files_ascend(root: Path) -> None:
     assert files == find_files(f"{root}/", DAY(2026, 1, 1), "2026-01-02")
     assert names(find_files(root, "20260103", "20260105")) == ["20260105/part-00000"]
     assert files == find_files(root, datetime.datetime(2026, 1, 1, 9), "20260104")
+    assert len(find_files(root, "00010101", "99991231")) == 5  # all there is, at no cost
 
 
 @pytest.mark.parametrize("date", ["20260230", "2026-1-1", "today", "202601011", "", "2026-0101"])
