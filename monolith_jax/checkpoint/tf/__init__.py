@@ -8,6 +8,7 @@ file and tensor.
 
 from monolith_jax.checkpoint.tf._bundle import Bundle, TensorInfo, open_bundle
 from monolith_jax.checkpoint.tf._load import load
+from monolith_jax.checkpoint.tf._merge import merge_bundle
 from monolith_jax.checkpoint.tf._save import save
 from monolith_jax.checkpoint.tf._state_file import (
     StateFile,
@@ -15,7 +16,7 @@ from monolith_jax.checkpoint.tf._state_file import (
     read_state_file,
     write_state_file,
 )
-from monolith_jax.checkpoint.tf._writer import BundleWriter, merge_bundle, write_bundle
+from monolith_jax.checkpoint.tf._writer import BundleWriter, write_bundle
 
 __all__ = [
     "Bundle",

@@ -64,8 +64,15 @@ def sync_folder(folder: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Deletes a file if it is there, for good."""
-    with contextlib.suppress(storage.NotFoundError):
-        storage.delete(path)
-        if not storage.is_gs(path):
-            sync_folder(os.path.dirname(os.path.expanduser(path)) or ".")
+    """Deletes a file if it is there, for good; another process may be at it too."""
+    if storage.is_gs(path):
+        try:
+            storage.delete(path)
+        except storage.StorageError:
+            if storage.exists(path):
+                raise
+        return
+    local = os.path.expanduser(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(local)
+        sync_folder(os.path.dirname(local) or ".")

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from monolith_jax import storage
-from monolith_jax.checkpoint.tf._writer import BundleWriter, merge_bundle, write_bundle
+from monolith_jax.checkpoint.tf._merge import merge_bundle
+from monolith_jax.checkpoint.tf._writer import BundleWriter, write_bundle
 from monolith_jax.errors import CheckpointError
 
 

@@ -12,18 +12,11 @@ from monolith_jax.checkpoint.tf import _boxes, _dtypes, _strings
 from monolith_jax.checkpoint.tf._crc import crc32c, mask
 from monolith_jax.checkpoint.tf._errors import blame
 from monolith_jax.checkpoint.tf._files import data_path
-from monolith_jax.checkpoint.tf._index import SLICE_KEY, index_path, text
+from monolith_jax.checkpoint.tf._index import SLICE_KEY, index_path
+from monolith_jax.checkpoint.tf._merge import part_path, publish_index, publish_part
 from monolith_jax.checkpoint.tf._ordered_code import slice_key
 from monolith_jax.checkpoint.tf._output import Output, remove
-from monolith_jax.checkpoint.tf._protos import (
-    Entry,
-    Extents,
-    decode_entry,
-    encode_entry,
-    encode_header,
-)
-from monolith_jax.checkpoint.tf._table import read_table
-from monolith_jax.checkpoint.tf._table_write import write_table
+from monolith_jax.checkpoint.tf._protos import Entry, Extents
 from monolith_jax.checkpoint.tf._wire import Malformed
 from monolith_jax.errors import CheckpointError, did_you_mean
 
@@ -34,8 +27,10 @@ class BundleWriter:
     """Writes a TensorFlow checkpoint, or one data file of it.
 
     Nothing is visible before `finish`; leaving a `with` block by an error discards everything. A
-    killed process leaves at most hidden files that end in `.unfinished`. A checkpoint that was
-    there under the same prefix is gone from the moment when the new one is put in its place.
+    killed process leaves at most hidden files that end in `.unfinished`, and data files without
+    an index. A checkpoint that was there under the same prefix is gone from the moment when the
+    first data file of the new one is put in its place; its other data files are deleted once the
+    new index is there.
 
     With `shards` above 1 there is one writer for each data file, in any processes; when all have
     finished, one process calls `merge_bundle`.
@@ -47,7 +42,7 @@ class BundleWriter:
 
     Example:
       >>> import tempfile
-      >>> from monolith_jax.checkpoint.tf import open_bundle
+      >>> from monolith_jax.checkpoint.tf import merge_bundle, open_bundle
       >>> prefix = storage.join(tempfile.mkdtemp(), "model.ckpt-1")
       >>> for shard in range(2):
       ...     with BundleWriter(prefix, shard=shard, shards=2) as writer:
@@ -65,6 +60,8 @@ class BundleWriter:
         self._entries: dict[bytes, Entry] = {}
         self._offset, self._open = 0, True
         with blame(self.prefix):
+            if shards > 1:  # what a run that was killed left must not pass for this writer's
+                remove(part_path(self.prefix, shard, shards))
             self._out = Output(data_path(self.prefix, shard, shards))
 
     def add(self, name: str, value: npt.ArrayLike) -> None:
@@ -112,15 +109,17 @@ class BundleWriter:
     def finish(self) -> None:
         """Puts the files in their places, the index last."""
         self._open = False
-        with blame(self.prefix):
-            if self._shards == 1:
-                remove(index_path(self.prefix))
+        try:
+            with blame(self.prefix):
+                remove(index_path(self.prefix))  # it may name the file that comes now
                 self._out.publish()
-                _publish(index_path(self.prefix), _table(1, self._entries))
-            else:
-                self._out.publish()
-                part = _part_path(self.prefix, self._shard, self._shards)
-                _publish(part, _table(1, self._entries))
+                if self._shards == 1:
+                    publish_index(self.prefix, 1, self._entries)
+                else:
+                    publish_part(self.prefix, self._shard, self._shards, self._entries)
+        except BaseException:
+            self._out.discard()
+            raise
 
     def discard(self) -> None:
         """Deletes what was written."""
@@ -199,50 +198,6 @@ def write_bundle(prefix: storage.Path, tensors: Mapping[str, npt.ArrayLike]) -> 
     with BundleWriter(prefix) as writer:
         for name in sorted(tensors, key=lambda name: name.encode("utf-8", "surrogateescape")):
             writer.add(name, tensors[name])
-
-
-def merge_bundle(prefix: storage.Path, shards: int) -> None:
-    """Makes the finished data files of `shards` writers one checkpoint.
-
-    Raises:
-      CheckpointError: one has not finished, or two wrote the same tensor.
-    """
-    base = os.fspath(prefix)
-    merged: dict[bytes, Entry] = {}
-    parts = [_part_path(base, shard, shards) for shard in range(shards)]
-    for shard, path in enumerate(parts):
-        with blame(path):
-            for key, value in read_table(storage.read_bytes(path))[1:]:
-                _merge(merged, key, decode_entry(value, {})._replace(shard=shard))
-    with blame(base):
-        _publish(index_path(base), _table(shards, merged))
-        for path in parts:
-            remove(path)
-
-
-def _merge(merged: dict[bytes, Entry], key: bytes, entry: Entry) -> None:
-    before = merged.get(key)
-    if before is None:
-        merged[key] = entry._replace(shard=0) if entry.slices else entry
-        return
-    if not (before.slices and entry.slices):
-        raise Malformed(f"tensor {text(key)!r} was written twice")
-    if (before.dtype, before.shape) != (entry.dtype, entry.shape):
-        raise Malformed(f"the parts of tensor {text(key)!r} disagree about its dtype or shape")
-    merged[key] = before._replace(slices=before.slices + entry.slices)
-
-
-def _table(shards: int, entries: Mapping[bytes, Entry]) -> bytes:
-    pairs = [(key, encode_entry(entries[key])) for key in sorted(entries)]
-    return write_table([(b"", encode_header(shards)), *pairs])
-
-
-def _part_path(prefix: str, shard: int, shards: int) -> str:
-    return f"{prefix}.part-{shard:05d}-of-{shards:05d}"
-
-
-def _publish(path: str, data: bytes) -> None:
-    storage.write_bytes(path, data)
 
 
 def _extents(name: str, index: _boxes.Index, shape: tuple[int, ...]) -> Extents:
