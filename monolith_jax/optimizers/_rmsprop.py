@@ -73,10 +73,8 @@ class RMSProp(UpdateRule, choice="rmsprop"):
         else:
             # Rounded: XLA would make a product with rsqrt of the quotient.
             scaled = (g * rate) / at.rounded(jnp.sqrt(under))
-        # Without momentum, the default, the old one need not even be read.
-        still = isinstance(self.momentum, int | float) and self.momentum == 0
-        kept = None if still else at.product(slots["momentum"], at.number(self.momentum))
-        new["momentum"] = scaled if kept is None else kept + scaled
+        # Also where nothing is kept: jit drops an argument that is not read, and its donation.
+        new["momentum"] = at.product(slots["momentum"], at.number(self.momentum)) + scaled
         return new["momentum"], new
 
     def _mean(self, at: Arithmetic, mean: jax.Array, new: jax.Array, rows: bool) -> jax.Array:
