@@ -18,7 +18,7 @@ from monolith_jax.checkpoint.tf._table import read_table
 from monolith_jax.checkpoint.tf._wire import Malformed, varint
 from monolith_jax.errors import CheckpointError, UserError
 
-RUNS = 500  # of each kind; 112,000 in all were run once
+RUNS = 500  # of each kind; the seeds are those numbers, so more can be run with `fuzz`
 HEADER = (b"", encode_header(1))
 
 
