@@ -43,6 +43,7 @@ def load(
     names: Iterable[str] | None = None,
     max_memory: int = 256 << 20,
     check_crc: bool = True,
+    lossy: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, jax.Array]:
     """Reads a checkpoint into sharded arrays.
@@ -59,16 +60,20 @@ def load(
       max_memory: bytes of memory beyond the arrays: scratch for ranges, and on devices other than
         CPUs the buffers that are being sent (at least those of one tensor).
       check_crc: whether all that is read is checked.
+      lossy: whether float64 and complex128 may be rounded to what jax holds; it matters only
+        while `jax_enable_x64` is off.
       progress: called now and then with what is read, the fraction done and the bytes so far, as
         `monolith_jax.progress.ProgressLine.show` takes them.
 
     Returns:
       Name -> array, of the stored dtype. Where jax holds no 64-bit types (`jax_enable_x64` is
-      off), integers become 32 bits if they all fit, and floats are rounded to 32 bits.
+      off), integers become 32 bits if they all fit, and with `lossy` float64 becomes float32 and
+      complex128 complex64.
 
     Raises:
-      CheckpointError: a tensor is missing, damaged, a string, does not fit its sharding, or holds
-        integers that do not fit 32 bits.
+      CheckpointError: a tensor is missing, damaged, a string, does not fit its sharding, holds
+        integers that do not fit 32 bits, or would be rounded without `lossy`; the last before
+        any data is read.
 
     Example:
       >>> import tempfile
@@ -82,6 +87,8 @@ def load(
     """
     with open_bundle(prefix) as bundle:
         chosen = _chosen(bundle, shardings, names)
+        if not lossy:
+            _refuse_rounding(bundle, chosen)
         total = sum(bundle.entries[name].size for name in chosen)
         report = _Report(progress, total, os.path.basename(bundle.prefix))
         out: dict[str, jax.Array] = {}
@@ -121,6 +128,17 @@ def _chosen(
             raise CheckpointError(f"{bundle.prefix}: tensor {name!r}: no array can hold strings")
         out[name] = given.get(name) or _default()
     return out
+
+
+def _refuse_rounding(bundle: Bundle, names: Iterable[str]) -> None:
+    for name in names:
+        dtype = bundle.entries[name].dtype
+        target = jax.dtypes.canonicalize_dtype(dtype)
+        if dtype.kind in "fc" and target != dtype:
+            raise CheckpointError(
+                f"{bundle.prefix}: tensor {name!r}: its {dtype} would be rounded to {target}; turn"
+                " jax_enable_x64 on, pass lossy=True, or leave it out of names"
+            )
 
 
 def _default() -> jax.sharding.Sharding:

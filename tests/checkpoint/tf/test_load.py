@@ -81,6 +81,31 @@ def test_integers_that_do_not_fit_are_an_error(tmp_path):
         load(tmp_path / "m")
 
 
+def test_floats_are_not_rounded_unasked(tmp_path):
+    values = {
+        "float": np.array([1 + 2**-40]),
+        "complex": np.array([1j * (1 + 2**-40)]),
+        "half": np.ones(1, np.float16),
+    }
+    write_bundle(tmp_path / "m", values)
+    for name in ("float", "complex"):
+        with pytest.raises(
+            CheckpointError, match=rf"'{name}': its {name}\d+ would be rounded.*x64"
+        ):
+            load(tmp_path / "m", names=["half", name])
+    assert load(tmp_path / "m", names=["half"])["half"].dtype == np.float16
+    rounded = load(tmp_path / "m", lossy=True)
+    assert {name: (array.dtype, array.item()) for name, array in rounded.items()} == {
+        "complex": (np.complex64, 1j),
+        "float": (np.float32, 1),
+        "half": (np.float16, 1),
+    }
+    with jax.enable_x64(True):
+        kept = load(tmp_path / "m")
+        assert all(np.array_equal(kept[name], value) for name, value in values.items())
+        assert all(kept[name].dtype == value.dtype for name, value in values.items())
+
+
 def test_progress_ends_at_all_of_it(prefix):
     seen: list[tuple[str, float, int]] = []
     load(prefix, names=["whole"], progress=lambda *what: seen.append(what))
