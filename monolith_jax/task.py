@@ -142,11 +142,17 @@ class TaskConfig(Config):
         wanted = [Column(self.label.column, self.label.dtype)]
         wanted += [Column(name, "float32") for name in self.dense]
         for feature in self.features:
-            length = 1 if feature.max_length == 1 else None
-            wanted.append(Column(feature.column or feature.name, "int64", length))
+            wanted.append(_ids(feature))
         for column in wanted:
             if columns.setdefault(column.name, column) != column:
                 raise ConfigError(
                     f"column {column.name!r} is declared as {columns[column.name]} and as {column}"
                 )
         return tuple(columns.values())
+
+
+def _ids(feature: FeatureConfig) -> Column:
+    """Returns the column of a feature's ids; -1 and the empty list are no id."""
+    if feature.max_length == 1:
+        return Column(feature.source, "int64", 1, default=None if feature.required else -1)
+    return Column(feature.source, "int64", None, default=None if feature.required else ())

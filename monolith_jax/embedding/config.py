@@ -101,6 +101,11 @@ class FeatureConfig(Config):
         doc="What an id of vocab_size or more is: an error, the row id % vocab_size, or no id. "
         "A negative id is no id in every case: it contributes nothing.",
     )
+    required: bool = field(
+        True,
+        doc="Whether a record without the column is an error; false: it has no ids (what TF's "
+        "VarLenFeature does, which cannot tell a misspelt name from an empty list).",
+    )
 
     def __post_init__(self) -> None:
         if self.max_length < 1:
