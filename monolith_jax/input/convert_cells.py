@@ -1,5 +1,6 @@
 """Cells of a table to values of features: numbers checked, texts to ids, times to seconds."""
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable
@@ -123,11 +124,7 @@ def to_seconds(cell: Any, unit: str) -> int:
         return math.floor(cell.timestamp())
     if unit == "iso8601":
         raise ValueError(f"{cell!r} is not an ISO 8601 time")
-    try:
-        return _int64(cell) // _PER_SECOND[unit]
-    except ValueError:
-        pass
-    try:
-        return math.floor(_float32(cell) / _PER_SECOND[unit])
-    except ValueError:
-        raise ValueError(f"{cell!r} is not a time in {unit}") from None
+    for number in (_int64, _float32):  # Integers first: a float does not hold every nanosecond.
+        with contextlib.suppress(ValueError):
+            return int(number(cell) // _PER_SECOND[unit])
+    raise ValueError(f"{cell!r} is not a time in {unit}")
