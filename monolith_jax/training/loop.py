@@ -15,6 +15,7 @@ to k is in the file before it, and going on means drawing batch k. Whether the e
 is done is told by its row.
 """
 
+import time
 from typing import Any
 
 import jax
@@ -157,7 +158,7 @@ class Loop:
         """Evaluates and records; a preemption ends it without a row, so that it is done again."""
         assert self.eval_data is not None
         recorder.flush()
-        recorder.restart_clock()
+        start = time.monotonic()
         values = evaluate(
             self.program,
             state,
@@ -166,7 +167,7 @@ class Loop:
             stop=lambda: self.preemption.requested,
         )
         if values is not None:
-            recorder.evaluation(step, values)
+            recorder.evaluation(step, values, time.monotonic() - start)
 
     def _save(
         self, state: TrainState, window: metrics.Window, step: int, recorder: Recorder

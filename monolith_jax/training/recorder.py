@@ -62,16 +62,15 @@ class Recorder:
         values = metrics.summarize(window, self._loss)
         if not math.isfinite(values.get("loss", 0.0)):
             raise DivergedError(f"step {step}: the training loss is {values['loss']}")
-        self._write(step, "train", values)
+        now = time.monotonic()
+        seconds, self._mark = now - self._mark, now
+        self._write(step, "train", values, seconds)
 
-    def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Writes the row of an evaluation."""
+    def evaluation(self, step: int, values: dict[str, float], seconds: float) -> None:
+        """Writes the row of an evaluation, and leaves its time out of the next row's speed."""
         self.flush()
-        self.last = self._write(step, "eval", values)
-
-    def restart_clock(self) -> None:
-        """Leaves what was done since the last row (an evaluation) out of the next row's speed."""
-        self._mark = time.monotonic()
+        self._mark += seconds
+        self.last = self._write(step, "eval", values, seconds)
 
     def say(self, text: str) -> None:
         """Prints a line, if progress is shown."""
@@ -83,9 +82,9 @@ class Recorder:
         self._file.close()
         self._tensorboard.close()
 
-    def _write(self, step: int, split: str, values: dict[str, float]) -> dict[str, Any]:
-        now = time.monotonic()
-        seconds, self._mark = now - self._mark, now
+    def _write(
+        self, step: int, split: str, values: dict[str, float], seconds: float
+    ) -> dict[str, Any]:
         rate = values["examples"] / max(seconds, 1e-9)
         row: dict[str, Any] = {"step": step, "split": split, **values}
         row |= {"examples_per_second": round(rate, 1), "seconds": round(seconds, 4)}
