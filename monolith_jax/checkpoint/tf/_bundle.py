@@ -94,7 +94,7 @@ class Bundle:
           CheckpointError: there is no such tensor, it is damaged, or of a dtype without arrays.
         """
         entry = self._entry(name)
-        if entry.size <= _SMALL and not entry.slices:
+        if not entry.slices and entry.size <= _SMALL:
             return self._read_small(name, entry, check_crc)
         return self._read_box(name, entry, _boxes.whole(entry.shape), check_crc)
 
@@ -131,7 +131,12 @@ class Bundle:
         """
         found = {name: self._entry(name) for name in (self._named if names is None else names)}
         order = sorted(found, key=lambda name: found[name][2:4])
-        values = {name: self.read(name, check_crc=check_crc) for name in order}
+        large = [name for name in order if _is_large(found[name])]
+        whole = [(name, _boxes.whole(found[name].shape)) for name in large]
+        values = dict(zip(large, self._read_arrays(whole, check_crc), strict=True))
+        for name in order:
+            if name not in values:
+                values[name] = self.read(name, check_crc=check_crc)
         return {name: values[name] for name in found}
 
     def close(self) -> None:
@@ -216,13 +221,23 @@ class Bundle:
                 data = bytearray(entry.size)
                 self._files.file(entry.shard).read_into(memoryview(data), entry.offset)
             return self._strings(name, entry, bytes(data), check_crc)
-        jobs, out = self.jobs(name, [box])
+        return self._read_arrays([(name, box)], check_crc)[0]
+
+    def _read_arrays(
+        self, wanted: list[tuple[str, _boxes.Box]], check_crc: bool
+    ) -> list[np.ndarray]:
+        """Reads a box of each of some tensors that are not strings, all on the same threads."""
+        made = [self.jobs(name, [box]) for name, box in wanted]
+        jobs = [job for some, _ in made for job in some]
         _read.read_jobs(self._files, jobs, check_crc=check_crc, max_memory=_SCRATCH)
         if check_crc:
             _read.check(self._files, jobs)
-        dtype = _dtypes.to_numpy(entry.dtype)
-        with self._blame(name):
-            return _reshaped(out[0].reshape(-1).view(dtype), _boxes.sizes(box))
+        out = []
+        for (name, box), (_, (raw,)) in zip(wanted, made, strict=True):
+            with self._blame(name):
+                flat = raw.reshape(-1).view(_dtypes.to_numpy(self._entry(name).dtype))
+                out.append(_reshaped(flat, _boxes.sizes(box)))
+        return out
 
     def jobs(self, name: str, boxes: list[_boxes.Box]) -> tuple[list[_read.Job], list[np.ndarray]]:
         """Returns the work of reading boxes of a tensor, and the arrays of uint8 to be filled.
@@ -305,6 +320,11 @@ def _targets(origin: _boxes.Box, wanted: list[_boxes.Box], out: list[np.ndarray]
             local = tuple((a - o, b - o) for (a, b), (o, _) in zip(both, origin, strict=True))
             targets.append(Target(local, array[_boxes.within(both, box)]))
     return targets
+
+
+def _is_large(entry: Entry) -> bool:
+    """Returns whether a tensor is read by `jobs`: no strings, and no cutting out of a window."""
+    return entry.dtype != _dtypes.STRING and (bool(entry.slices) or entry.size > _SMALL)
 
 
 def _check_rank(entry: Entry) -> None:

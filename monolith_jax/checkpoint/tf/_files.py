@@ -77,10 +77,15 @@ class _Remote:
 
 
 class DataFiles:
-    """The data files of a bundle, opened when first read; for any number of threads."""
+    """The data files of a bundle, opened when first read; for any number of threads.
+
+    Attributes:
+      local: whether reading is cheap to begin: no requests over the network.
+    """
 
     def __init__(self, prefix: str, shards: int) -> None:
         self._prefix, self._shards = prefix, shards
+        self.local = not storage.is_gs(prefix)
         self._open: dict[int, DataFile] = {}
         self._lock = threading.Lock()
 

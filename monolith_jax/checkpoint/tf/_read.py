@@ -20,6 +20,7 @@ from monolith_jax.checkpoint.tf._protos import Entry
 from monolith_jax.errors import CheckpointError
 
 _ALIGN = 64  # XLA:CPU takes such a buffer as it is
+_INLINE = 2 << 20  # bytes; below, starting threads costs more than they save
 
 
 @dataclass
@@ -55,7 +56,7 @@ def threads() -> int:
 
 def read_jobs(
     files: DataFiles,
-    jobs: Iterable[Job],
+    jobs: Sequence[Job],
     *,
     check_crc: bool,
     max_memory: int,
@@ -66,7 +67,7 @@ def read_jobs(
 
     Args:
       files: the bundle's.
-      jobs: what to read; taken one by one, so their targets may be made on demand.
+      jobs: what to read.
       check_crc: whether to checksum what is read (the spans); `check` compares.
       max_memory: bytes of scratch memory that all threads together take.
       gap: see `ranges`.
@@ -80,7 +81,8 @@ def read_jobs(
         with blame(f"{files.path(job.entry.shard)}: tensor {job.name!r}"):
             done(job.name, _read_piece(files, job, piece, check_crc, scratch))
 
-    if workers == 1:
+    wanted = sum(target.out.nbytes for job in jobs for target in job.targets)
+    if workers == 1 or (files.local and wanted <= _INLINE):
         for job, piece in _pieces(files, jobs, limit, gap):
             run(job, piece)
         return

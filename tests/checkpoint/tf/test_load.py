@@ -123,8 +123,11 @@ def test_damage_is_found_in_any_sharding(prefix, axes):
     load(prefix, {"table": _sharding(*axes)}, check_crc=False)
 
 
+@pytest.mark.parametrize("inline", [-1, 1 << 20])  # on several threads, on none
 @pytest.mark.parametrize("gap", [0, 40, 1 << 20])
-def test_ranges_hold_each_wanted_byte_once(prefix, gap):
+def test_ranges_hold_each_wanted_byte_once(prefix, gap, inline, monkeypatch):
+    monkeypatch.setattr(_read, "_INLINE", inline)
+    monkeypatch.setattr(_read, "threads", lambda: 3)
     with open_bundle(prefix) as bundle:
         boxes = [((3, 9), (2, 5)), ((8, 20), (4, 15)), ((23, 24), (0, 16))]
         jobs, out = bundle.jobs("whole", boxes)
@@ -141,6 +144,34 @@ def test_ranges_hold_each_wanted_byte_once(prefix, gap):
     assert read >= 4 * wanted.sum()
     if gap == 0:
         assert read == 4 * wanted.sum()
+
+
+@pytest.mark.parametrize("inline", [-1, 1 << 30])
+def test_many_are_what_each_is(tmp_path, inline, monkeypatch):
+    monkeypatch.setattr(_read, "_INLINE", inline)
+    monkeypatch.setattr(_read, "threads", lambda: 3)
+    tensors = {f"large_{i}": np.arange(i, i + 500_000, dtype=np.int32) for i in range(4)}
+    tensors |= {"text": np.array([b"x" * 100_000], object), "small": np.ones(3)}
+    with BundleWriter(tmp_path / "m") as writer:
+        for name, value in tensors.items():
+            writer.add(name, value)
+        for rows in (np.s_[:10], np.s_[10:]):
+            writer.add_slice("table", TABLE.shape, rows, TABLE[rows])
+    tensors["table"] = TABLE
+    with open_bundle(tmp_path / "m") as bundle:
+        found = bundle.read_many(["table", "large_3", "small", *tensors])
+        assert list(found)[:3] == ["table", "large_3", "small"]
+        assert set(found) == set(tensors)
+        for name, value in found.items():
+            assert value.dtype == tensors[name].dtype
+            assert np.array_equal(value, tensors[name])
+            assert value.tobytes() == bundle.read(name).tobytes() or value.dtype == object
+    path = tmp_path / "m.data-00000-of-00001"
+    data = bytearray(path.read_bytes())
+    data[2_000_000 + 7] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="tensor 'large_1': its data is damaged"):
+        open_bundle(path.parent / "m").read_many()
 
 
 def test_split_never_exceeds_the_chunk():
