@@ -18,7 +18,9 @@ from monolith_jax.checkpoint.tf._table import read_table
 from monolith_jax.checkpoint.tf._wire import Malformed, varint
 from monolith_jax.errors import CheckpointError, UserError
 
-RUNS = 500  # of each kind; the seeds are those numbers, so more can be run with `fuzz`
+# Of each kind. Seeds from 1000 on were run once, in a script that calls `fuzz`, without measuring
+# memory: 40,000 of "index", 30,000 of "values", 30,000 of "data", 10,000 of "blocks".
+RUNS = 500
 HEADER = (b"", encode_header(1))
 
 
@@ -131,7 +133,10 @@ def fuzz(sample: Path, folder: Path, kind: str, seed: int) -> str:
     (folder / "x.data-00000-of-00001").write_bytes(data)
     said = ""
     try:
-        _read_all(folder / "x")
+        found = _read_all(folder / "x")
+        if kind == "data":  # the index is whole, so what passes its checksums is the truth
+            for name, value in _read_all(sample).items():
+                assert np.array_equal(found[name], value), name
     except CheckpointError as error:
         said = str(error)
     assert not said or str(folder / "x") in said
