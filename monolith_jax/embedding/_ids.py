@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from monolith_jax._cache import cached_njit
 from monolith_jax.embedding._layout import Layout
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.config import FeatureConfig, TableConfig
@@ -103,7 +103,7 @@ def _message(
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@cached_njit(nogil=True, inline="always")
 def _physical(row, shape):  # type: ignore[no-untyped-def]
     """`Layout.physical`, with shifts for the divisions wherever they are by powers of two."""
     pack_shift, shards, shard_shift, lines_per_shard = shape
@@ -116,7 +116,7 @@ def _physical(row, shape):  # type: ignore[no-untyped-def]
     return ((shard * lines_per_shard + nth) << pack_shift) + place
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _place(  # type: ignore[no-untyped-def]
     values, offsets, each, rows, vocab_size, offset, policy, truncate, shape
 ):

@@ -8,8 +8,8 @@ O(ids + touched words + rows / 4096), independent of how often an id repeats, an
 """
 
 import numpy as np
-from numba import njit
 
+from monolith_jax._cache import cached_njit
 from monolith_jax.embedding._none import NONE
 
 
@@ -45,7 +45,7 @@ def unique_rows(rows: np.ndarray, scratch: Scratch) -> tuple[np.ndarray, np.ndar
     return unique[:count], index
 
 
-@njit(cache=True, nogil=True, inline="always")
+@cached_njit(nogil=True, inline="always")
 def _ones(x):  # type: ignore[no-untyped-def]
     """The number of set bits of a uint64."""
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -54,7 +54,7 @@ def _ones(x):  # type: ignore[no-untyped-def]
     return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyped-def]
     one, low = np.uint64(1), np.int64(63)
     for i in range(rows.shape[0]):

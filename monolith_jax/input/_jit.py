@@ -16,6 +16,8 @@ from numba import config, njit, types
 from numba.core.cgutils import pointer_add
 from numba.extending import intrinsic
 
+from monolith_jax._cache import cached_njit
+
 SLACK = 32
 """Readable bytes that a buffer must have behind its data: the widest load, and some."""
 
@@ -34,7 +36,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in _SOURCES:
             digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
         function.__qualname__ += "_" + digest.hexdigest()[:12]
-        return njit(nogil=True, cache=True, _nrt=False)(function)
+        return cached_njit(nogil=True, _nrt=False)(function)
     except (OSError, RuntimeError):  # no sources, or no folder that can be written
         return njit(nogil=True, _nrt=False)(function)
 

@@ -32,6 +32,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from monolith_jax._cache import cache_folder
 from monolith_jax.errors import ConfigError, DataError
 from monolith_jax.input.write import atomic_file, encode_example
 from monolith_jax.input.write_dated import DatedWriter
@@ -67,10 +68,7 @@ _log = logging.getLogger(__name__)
 
 def default_root() -> Path:
     """Returns `$XDG_CACHE_HOME/monolith_jax/movielens`, by default in `~/.cache`."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    return base / "monolith_jax" / "movielens"
+    return cache_folder("movielens")
 
 
 def prepare(
