@@ -79,7 +79,9 @@ class TrainConfig(Config):
     epochs: int = field(1, doc="Times the training days are gone through.", restart="free")
     seed: int = field(0, doc="Seed of the initial weights and of dropout.")
     devices: int = field(
-        0, doc="Devices to use; 0: all that jax finds. Equal results on any number.", restart="free"
+        0,
+        doc="Devices to use; 0: all that jax finds. Results are equal up to the rounding of sums.",
+        restart="free",
     )
     log_every: int = field(
         50, doc="Steps between two lines of training metrics; each covers the steps in between."
