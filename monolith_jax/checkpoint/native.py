@@ -165,8 +165,7 @@ class Checkpoints:
         if bad:
             raise DivergedError(
                 f"step {step}: {bad[0]} holds values that are not finite"
-                f"{f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''}; nothing was saved; "
-                f"the last good checkpoint: {self.last_good()}"
+                f"{f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''}; nothing was saved"
             )
 
 

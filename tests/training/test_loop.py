@@ -201,8 +201,9 @@ def test_divergence_stops_and_names_the_last_good_checkpoint(
     task: TaskConfig, changed: Changed, tmp_path: Path
 ) -> None:
     hot = changed(task, optimizer={"learning_rate": 1e30}, train={"checkpoint_every": 1})
-    with pytest.raises(DivergedError, match="last good checkpoint: "):
+    with pytest.raises(DivergedError, match="last good checkpoint: ") as error:
         run(hot, tmp_path)
+    assert str(error.value).count("last good checkpoint") == 1
     for path in (tmp_path / "checkpoints").iterdir():
         checkpoints = Checkpoints(str(tmp_path / "checkpoints"), read_only=True)
         program = Program(hot, devices_for(hot))
