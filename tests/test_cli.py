@@ -238,6 +238,14 @@ def test_model_dir_of_another_model(
     assert "is the model dir of cli_tiny.Tiny" in error_of(other, capsys)
 
 
+def test_a_model_dir_that_cannot_be_written(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    line = error_of(tiny("train", tmp_path / "file" / "run", data), capsys)
+    assert f"{tmp_path}/file/run cannot be written: Not a directory" in line
+
+
 @pytest.mark.parametrize(
     ("field", "expected"),
     [

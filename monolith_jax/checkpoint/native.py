@@ -55,7 +55,7 @@ class Checkpoints:
             read_only=read_only,
         )
         if not read_only:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self._guard(lambda: self.directory.mkdir(parents=True, exist_ok=True))
         self._manager = self._guard(lambda: ocp.CheckpointManager(self.directory, options=options))
 
     def steps(self) -> list[int]:

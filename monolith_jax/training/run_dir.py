@@ -55,11 +55,17 @@ class RunDir:
         """Makes the folder and writes config.json, or checks that what is there is this run's.
 
         Raises:
-          CheckpointError: the folder belongs to another model or another config; names the
-            fields that differ.
+          CheckpointError: the folder belongs to another model or another config (names the
+            fields that differ), or cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         self.check()
+        try:
+            self._write_config()
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def _write_config(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
         document = {
             "model": self.name,
             "config": config.to_dict(self.task),
