@@ -73,7 +73,7 @@ def ours(files: tuple[DataFile, ...], window: int, threads: int) -> Iterator[Any
         threads=threads,
     )
     if threads:
-        return prefetch(data.batch, 0, 1 << 60, workers=threads)
+        return prefetch(data.batch, 0, 1 << 60)
     return ((k, data.batch(k)) for k in itertools.count())
 
 

@@ -56,9 +56,10 @@ class InputConfig(Config):
         False, doc="Count damaged records and go on, instead of stopping at the first."
     )
     buffer: int = field(2, doc="Batches prepared ahead of the step.", restart="free")
+    threads: int = field(2, doc="Threads that decode files ahead of the batches.", restart="free")
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_size", "buffer")
+        _positive(self, "batch_size", "buffer", "threads")
 
 
 @dataclass(frozen=True, kw_only=True)

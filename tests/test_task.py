@@ -66,6 +66,7 @@ def test_what_is_not_required_has_no_ids_where_it_is_missing() -> None:
     [
         (InputConfig(), "batch_size"),
         (InputConfig(), "buffer"),
+        (InputConfig(), "threads"),
         (TrainConfig(), "epochs"),
         (TrainConfig(), "log_every"),
         (TrainConfig(), "checkpoint_every"),

@@ -40,4 +40,5 @@ def _dataset(task: TaskConfig, start: str, end: str, prefix: str, window: int) -
         seed=source.seed,
         shuffle_window=window,
         skip_damaged=source.skip_damaged,
+        threads=source.threads,
     )
