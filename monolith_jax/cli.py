@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logging.DEBUG if options.debug else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     # orbax logs its failed saves with a traceback; the loop raises them, so here they come once.
-    logging.getLogger("absl").setLevel(logging.DEBUG if options.debug else logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.DEBUG if options.debug else logging.CRITICAL)
     threading.excepthook = _log_thread_error
     try:
         return options.run(options, rest)
