@@ -1,0 +1,30 @@
+"""`monolith-jax eval`."""
+
+import argparse
+import json
+from typing import Any
+
+from monolith_jax.cli._common import add_model_command, resolve, with_data
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the parser's commands."""
+    command = add_model_command(
+        commands, "eval", _eval, "evaluate a checkpoint on the days after training"
+    )
+    command.add_argument(
+        "--step", type=int, metavar="N", help="the checkpoint's step; default: the newest"
+    )
+
+
+def _eval(options: argparse.Namespace, rest: list[str]) -> int:
+    """`monolith-jax eval`."""
+    resolved = resolve(options, rest)
+    if resolved is None:
+        return 0
+    name, params, task = resolved
+    from monolith_jax.training import evaluate_checkpoint
+
+    row = evaluate_checkpoint(with_data(params, task), options.model_dir, name, options.step)
+    print(json.dumps(row))
+    return 0
