@@ -27,6 +27,40 @@ def add(commands: Any) -> None:
         "--schema", required=True, metavar="FILE", help=".toml or .json; docs/data.md explains it"
     )
     convert.add_argument("--root", required=True, metavar="DIR", help="the dated folders go here")
+    _add_criteo(sources)
+
+
+def _add_criteo(sources: Any) -> None:
+    criteo = add_command(
+        sources, "criteo", _data_criteo, "convert Criteo's click logs (train.txt, day_0.gz, ...)"
+    )
+    criteo.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="tab-separated as published, also .gz; day_N is day N",
+    )
+    criteo.add_argument("--root", required=True, metavar="DIR", help="the dated folders go here")
+    how = criteo.add_mutually_exclusive_group()
+    how.add_argument(
+        "--buckets", type=int, metavar="N", help="hash each category to N ids; default: 100000"
+    )
+    how.add_argument(
+        "--min-count",
+        type=int,
+        metavar="N",
+        help="make a vocabulary of the values that appear N times, in place of hashing",
+    )
+    criteo.add_argument(
+        "--first-day", metavar="YYYYMMDD", help="the date that day 0 gets; default: 20000101"
+    )
+    criteo.add_argument(
+        "--days",
+        type=int,
+        default=1,
+        metavar="N",
+        help="days that one file is cut into; default: 1",
+    )
 
 
 def _data_movielens(options: argparse.Namespace, rest: list[str]) -> int:
@@ -48,6 +82,33 @@ def _data_convert(options: argparse.Namespace, rest: list[str]) -> int:
     print(f"{done.records:,} records in {done.days} days under {options.root}")
     for column, size in done.vocabulary_sizes.items():
         print(f"vocabulary of {column}: {size:,}")
+    return 0
+
+
+def _data_criteo(options: argparse.Namespace, rest: list[str]) -> int:
+    """`monolith-jax data criteo`."""
+    from monolith_jax.tasks import criteo_data
+
+    bar = ProgressLine("lines")
+    done = criteo_data.convert(
+        options.files,
+        options.root,
+        buckets=criteo_data.BUCKETS if options.buckets is None else options.buckets,
+        min_count=options.min_count,
+        first_day=options.first_day or criteo_data.FIRST_DAY,
+        days=options.days,
+        progress=bar.show,
+    )
+    bar.end()
+    print(f"{done.records:,} records in {len(done.days)} days under {options.root}")
+    flags = [f"--input.root {options.root}"]
+    flags += [f"--input.start_date {done.days[0]} --input.end_date {done.days[-1]}"]
+    flags += [
+        f"--tables.{name}.vocab_size {rows}"
+        for name, rows in done.sizes.items()
+        if rows != criteo_data.BUCKETS
+    ]
+    print(f"monolith-jax train criteo.DLRM --model-dir MODEL_DIR {' '.join(flags)}")
     return 0
 
 

@@ -10,15 +10,23 @@ Example:
   'DeepFM'
 """
 
+from monolith_jax.models.dcn import CrossNet, DCNv2, DCNv2Config
 from monolith_jax.models.deepfm import DeepFM, DeepFMConfig
+from monolith_jax.models.dlrm import DLRM, DLRMConfig, pairwise_products
 from monolith_jax.models.layers import Mlp, factorization_machine
 from monolith_jax.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
 
 __all__ = [
+    "CrossNet",
+    "DCNv2",
+    "DCNv2Config",
+    "DLRM",
+    "DLRMConfig",
     "DeepFM",
     "DeepFMConfig",
     "MatrixFactorization",
     "MatrixFactorizationConfig",
     "Mlp",
     "factorization_machine",
+    "pairwise_products",
 ]
