@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.DEBUG if options.debug else logging.CRITICAL)
     threading.excepthook = _log_thread_error
+    sys.unraisablehook = _log_unraisable
     try:
         return options.run(options, rest)
     except UserError as error:
@@ -47,6 +48,16 @@ def _log_thread_error(error: threading.ExceptHookArgs) -> None:
     logging.getLogger(__name__).debug(
         "in %s",
         name,
+        exc_info=(error.exc_type, error.exc_value, error.exc_traceback),  # type: ignore[arg-type]
+    )
+
+
+def _log_unraisable(error: "sys.UnraisableHookArgs") -> None:
+    """Keeps for --debug what tensorstore's other writes say once the first one has failed."""
+    logging.getLogger(__name__).debug(
+        "%s %r",
+        error.err_msg or "exception ignored in",
+        error.object,
         exc_info=(error.exc_type, error.exc_value, error.exc_traceback),  # type: ignore[arg-type]
     )
 
