@@ -125,18 +125,19 @@ class TaskConfig(Config):
     def __post_init__(self) -> None:
         tables = {table.name for table in self.tables}
         for feature in self.features:
-            if feature.table not in tables:
-                raise ConfigError(
-                    f"feature {feature.name!r} looks up table {feature.table!r}, which is not "
-                    f"there: {did_you_mean(feature.table, tables)}"
-                )
+            for table in filter(None, (feature.table, feature.quotient_table)):
+                if table not in tables:
+                    raise ConfigError(
+                        f"feature {feature.name!r} looks up table {table!r}, which is not there: "
+                        f"{did_you_mean(table, tables)}"
+                    )
 
     def instantiate(self) -> Any:
         """Returns the Flax module; `module(embeddings, dense) -> [batch]` logits or values."""
         return self.model.instantiate() if hasattr(self.model, "instantiate") else self.model
 
     def schema(self) -> tuple[Column, ...]:
-        """Returns the columns to read: the features' ids, the dense values, the label.
+        """Returns the columns to read: the features' ids and weights, dense values, the label.
 
         Raises:
           ConfigError: if one column is declared in two ways.
@@ -146,6 +147,8 @@ class TaskConfig(Config):
         wanted += [Column(name, "float32") for name in self.dense]
         for feature in self.features:
             wanted.append(_ids(feature))
+            if feature.weights:
+                wanted.append(_weights(feature))
         for column in wanted:
             if columns.setdefault(column.name, column) != column:
                 raise ConfigError(
@@ -159,3 +162,10 @@ def _ids(feature: FeatureConfig) -> Column:
     if feature.max_length == 1:
         return Column(feature.source, "int64", 1, default=None if feature.required else -1)
     return Column(feature.source, "int64", None, default=None if feature.required else ())
+
+
+def _weights(feature: FeatureConfig) -> Column:
+    """Returns the column of the weights of a feature's ids."""
+    if feature.max_length == 1:
+        return Column(feature.weights, "float32", 1, default=None if feature.required else 1.0)
+    return Column(feature.weights, "float32", None, default=None if feature.required else ())

@@ -1,6 +1,7 @@
 """From a device's rows to one vector per example and feature, across devices if need be."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from monolith_jax.embedding._access import pick
 from monolith_jax.embedding._lookups import StackLookups
 from monolith_jax.embedding._none import NONE
-from monolith_jax.embedding.config import FeatureConfig
+from monolith_jax.embedding._parts import Part
 
 
 def receive(rows: jax.Array, lookups: StackLookups, axis: str) -> jax.Array:
@@ -28,31 +29,78 @@ def receive(rows: jax.Array, lookups: StackLookups, axis: str) -> jax.Array:
 
 
 def combine_features(
-    rows: jax.Array, index: jax.Array, features: Sequence[FeatureConfig]
+    rows: jax.Array, index: jax.Array, weights: jax.Array | None, parts: Sequence[Part]
 ) -> dict[str, jax.Array]:
-    """Returns each feature's [batch, dim].
+    """Returns each lookup's [batch, dim], or a sequence's [batch, length, dim] and its mask.
 
     Args:
       rows: [n, dim], what this device received.
       index: int32 [batch, ids per example], into `rows`, `NONE` for no id.
-      features: in the order of their ids in `index`.
+      weights: float32, as `index`; None: all are 1.
+      parts: the lookups, in the order of their ids in `index`.
     """
-    lengths = [feature.max_length for feature in features]
+    lengths = [part.max_length for part in parts]
     vectors = jax.lax.split(pick(rows, index, 0.0), lengths, axis=1)
     indices = jax.lax.split(index, lengths, axis=1)
-    return {
-        feature.name: _reduce(feature, vector, ids)
-        for feature, vector, ids in zip(features, vectors, indices, strict=True)
-    }
+    each = [None] * len(parts) if weights is None else jax.lax.split(weights, lengths, axis=1)
+    found: dict[str, jax.Array] = {}
+    for part, vector, ids, weight in zip(parts, vectors, indices, each, strict=True):
+        weight = weight if part.feature.weights else None
+        if part.feature.sequence:
+            found[part.feature.mask_name] = ids != NONE
+            reduced = vector if weight is None else vector * weight[:, :, None]
+        elif weight is not None:
+            reduced = _reduce_weighted(part, vector, ids, weight)
+        else:
+            reduced = _reduce(part, vector, ids)
+        if part.multiplier != 1.0:
+            reduced = _scale_gradient(reduced, part.multiplier)
+        found[part.name] = reduced
+    return found
 
 
-def _reduce(feature: FeatureConfig, vectors: jax.Array, ids: jax.Array) -> jax.Array:
+def _reduce(part: Part, vectors: jax.Array, ids: jax.Array) -> jax.Array:
     """Returns the sum over the ids of each example, [batch, dim], scaled as the combiner says."""
-    if feature.max_length == 1:
+    if part.max_length == 1:
         return vectors[:, 0]
     total = vectors.sum(axis=1)
-    if feature.combiner == "sum":
+    if part.feature.combiner == "sum":
         return total
     count = jnp.maximum((ids != NONE).sum(axis=1, dtype=jnp.int32), 1).astype(total.dtype)
-    divisor = count if feature.combiner == "mean" else jnp.sqrt(count)
+    divisor = count if part.feature.combiner == "mean" else jnp.sqrt(count)
     return total / divisor[:, None]
+
+
+def _reduce_weighted(
+    part: Part, vectors: jax.Array, ids: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """Returns the weighted sum over the ids of each example, scaled as the combiner says.
+
+    An id of weight 0 is `NONE` already: where there is an id, no divisor is 0.
+    """
+    weights = jnp.where(ids != NONE, weights, 0.0)
+    total = (vectors * weights[:, :, None]).sum(axis=1)
+    if part.feature.combiner == "sum":
+        return total
+    if part.feature.combiner == "mean":
+        divisor = weights.sum(axis=1)
+    else:
+        divisor = jnp.sqrt(jnp.square(weights).sum(axis=1))
+    return total / jnp.where(divisor > 0.0, divisor, 1.0)[:, None]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _scale_gradient(x: jax.Array, factor: float) -> jax.Array:
+    """Returns `x`; its gradient is multiplied by `factor`."""
+    return x
+
+
+def _scale_gradient_forward(x: jax.Array, factor: float) -> tuple[jax.Array, None]:
+    return x, None
+
+
+def _scale_gradient_backward(factor: float, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (gradient * jnp.asarray(factor, gradient.dtype),)
+
+
+_scale_gradient.defvjp(_scale_gradient_forward, _scale_gradient_backward)

@@ -1,4 +1,4 @@
-"""From a column's ids to physical rows, with every id checked."""
+"""From columns of ids and weights to physical rows and weights, with every one checked."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,12 @@ import numpy as np
 
 from monolith_jax._cache import cached_njit
 from monolith_jax.embedding._layout import Layout
+from monolith_jax.embedding._parts import Part
 from monolith_jax.embedding._stacks import Stack
-from monolith_jax.embedding.config import FeatureConfig, TableConfig
+from monolith_jax.embedding.config import FeatureConfig
 from monolith_jax.errors import DataError, did_you_mean
 
-_OK, _OUT_OF_RANGE, _TOO_LONG = 0, 1, 2
+_OK, _OUT_OF_RANGE, _TOO_LONG, _NEGATIVE, _WEIGHT = 0, 1, 2, 3, 4
 _ERROR, _MODULO, _ZERO = 0, 1, 2
 _POLICIES = {"error": _ERROR, "modulo": _MODULO, "zero": _ZERO}
 
@@ -20,7 +21,7 @@ def physical_rows(stack: Stack, columns: Mapping[str, Any], batch_size: int) -> 
     """Returns the physical row of every id of a batch, int64 [batch, ids per example]; -1: no id.
 
     Args:
-      stack: the tables and their features; a feature's ids lie side by side, in its order.
+      stack: the tables and the lookups into them; the ids of one lie side by side, in order.
       columns: by name, integers [batch] or [batch, k], or a ragged column (`values`, `offsets`).
       batch_size: rows that every column must have.
 
@@ -29,14 +30,18 @@ def physical_rows(stack: Stack, columns: Mapping[str, Any], batch_size: int) -> 
     """
     rows = np.full((batch_size, stack.ids_per_example), -1, np.int64)
     start = 0
-    for feature in stack.features:
-        table, offset = stack.table(feature.table)
+    for part in stack.features:
+        feature = part.feature
+        table, offset = stack.table(part.table)
         values, offsets, each = _column(feature, columns, batch_size)
+        mine = rows[:, start : start + part.max_length]
+        if part.hashed or feature.negative != "none":
+            values = _mapped(part, values, offsets, each)
         fault, example, found = _place(
             values,
             offsets,
             each,
-            rows[:, start : start + feature.max_length],
+            mine,
             table.vocab_size,
             offset,
             _POLICIES[feature.out_of_range],
@@ -44,9 +49,96 @@ def physical_rows(stack: Stack, columns: Mapping[str, Any], batch_size: int) -> 
             _shape(stack.layout),
         )
         if fault != _OK:
-            raise DataError(_message(feature, table, fault, example, found))
-        start += feature.max_length
+            raise DataError(_message(part, fault, example, found))
+        if feature.weights:
+            mine[_weights(part, columns, batch_size) == 0.0] = -1
+        start += part.max_length
     return rows
+
+
+def id_weights(stack: Stack, columns: Mapping[str, Any], batch_size: int) -> np.ndarray | None:
+    """Returns the weight of every id, float32 [batch, ids per example], in `physical_rows`' order.
+
+    1 where a feature has no weights; None where no feature of the stack has any.
+
+    Args:
+      stack: the tables and the lookups into them.
+      columns: by name, as for `physical_rows`; weights are floats.
+      batch_size: rows that every column must have.
+
+    Raises:
+      DataError: weights that do not go with their ids, are negative or not finite.
+    """
+    if not stack.weighted:
+        return None
+    parts = [
+        _weights(part, columns, batch_size)
+        if part.feature.weights
+        else np.ones((batch_size, part.max_length), np.float32)
+        for part in stack.features
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _mapped(part: Part, values: np.ndarray, offsets: np.ndarray, each: int) -> np.ndarray:
+    """Returns the rows that ids stand for where a rule for negative ones or hashing has a say.
+
+    Raises:
+      DataError: an id that a rule makes an error.
+    """
+    feature = part.feature
+    if feature.negative == "error":
+        _refuse(part, _NEGATIVE, values < 0, values, offsets, each)
+    elif feature.negative == "first":
+        values = np.maximum(values, 0)
+    if not part.hashed:
+        return values
+    beyond = values >= part.ids
+    if feature.out_of_range == "error":
+        _refuse(part, _OUT_OF_RANGE, beyond, values, offsets, each)
+    other = -1 if feature.out_of_range == "zero" else values % part.ids
+    rows = np.where(beyond, other, values)
+    hashed = rows // part.divisor if part.divisor > 1 else rows
+    hashed = hashed % part.modulus if part.modulus else hashed
+    return np.where(rows < 0, -1, hashed)
+
+
+def _refuse(
+    part: Part, fault: int, bad: np.ndarray, values: np.ndarray, offsets: np.ndarray, each: int
+) -> None:
+    """Raises if an id is bad, and names the first of them and its example."""
+    if bad.any():
+        k = int(np.argmax(bad))
+        example = k // each if each >= 0 else int(np.searchsorted(offsets, k, side="right")) - 1
+        raise DataError(_message(part, fault, example, int(values[k])))
+
+
+def _weights(part: Part, columns: Mapping[str, Any], batch_size: int) -> np.ndarray:
+    """Returns the weights of one feature's ids, float32 [batch, max_length], 0 behind the last."""
+    feature = part.feature
+    where = f"feature {feature.name!r}: weights column {feature.weights!r}"
+    if feature.weights not in columns:
+        raise DataError(
+            f"{where}: the data has no such column: {did_you_mean(feature.weights, columns)}"
+        )
+    _, offsets, each = _column(feature, columns, batch_size)
+    column = columns[feature.weights]
+    ragged = hasattr(column, "offsets")
+    values = np.asarray(column.values if ragged else column)
+    if not np.issubdtype(values.dtype, np.floating):
+        raise DataError(f"{where} is {values.dtype}, weights must be float32")
+    if ragged != (each < 0) or (
+        not np.array_equal(column.offsets, offsets) if ragged else values.size != each * batch_size
+    ):
+        raise DataError(f"{where} does not have one weight for each id of {feature.source!r}")
+    found = np.zeros((batch_size, part.max_length), np.float32)
+    flat = np.ascontiguousarray(values, np.float32).ravel()
+    fault, example, k = _place_weights(flat, offsets, each, found)
+    if fault != _OK:
+        raise DataError(
+            f"{where}, example {example} of the batch: weight {flat[k]} is negative or not finite"
+        )
+    return found
 
 
 def _shape(layout: Layout) -> tuple[int, int, int, int]:
@@ -88,17 +180,24 @@ def _column(
     return np.ascontiguousarray(values, np.int64).ravel(), offsets, each
 
 
-def _message(
-    feature: FeatureConfig, table: TableConfig, fault: int, example: int, found: int
-) -> str:
+def _message(part: Part, fault: int, example: int, found: int) -> str:
+    feature = part.feature
     where = f"feature {feature.name!r} (column {feature.source!r}), example {example} of the batch"
     if fault == _TOO_LONG:
         return (
             f"{where}: {found} ids, max_length is {feature.max_length}; raise it, or set "
             "too_long to truncate"
         )
+    if fault == _NEGATIVE:
+        return f"{where}: id {found} is negative; set negative to none or first to allow it"
+    if feature.quotient_table:
+        return (
+            f"{where}: id {found} is outside tables {feature.table!r} and "
+            f"{feature.quotient_table!r}, which have {part.ids} ids together; raise their "
+            "vocab_size, or set out_of_range to modulo or zero"
+        )
     return (
-        f"{where}: id {found} is outside table {table.name!r} of vocab_size {table.vocab_size}; "
+        f"{where}: id {found} is outside table {part.table!r} of vocab_size {part.ids}; "
         "raise vocab_size, or set out_of_range to modulo or zero"
     )
 
@@ -140,4 +239,19 @@ def _place(  # type: ignore[no-untyped-def]
                     return _OUT_OF_RANGE, example, id_
             if id_ >= 0:
                 rows[example, k] = _physical(offset + id_, shape)
+    return _OK, 0, np.int64(0)
+
+
+@cached_njit(nogil=True)
+def _place_weights(values, offsets, each, weights):  # type: ignore[no-untyped-def]
+    """Writes one feature's weights; returns (fault, example, where the fault is in `values`)."""
+    most = weights.shape[1]
+    for example in range(weights.shape[0]):
+        low = example * each if each >= 0 else offsets[example]
+        count = each if each >= 0 else offsets[example + 1] - low
+        for k in range(min(count, most)):
+            weight = values[low + k]
+            if not (weight >= 0.0 and weight < np.inf):
+                return _WEIGHT, example, low + k
+            weights[example, k] = weight
     return _OK, 0, np.int64(0)

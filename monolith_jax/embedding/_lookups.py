@@ -27,6 +27,8 @@ class StackLookups:
       lines: int32 [D * UL]; the lines that hold `rows`, padded as `rows` is. Only where the
         backend moves whole lines (TPU) and a line holds more than one row.
       slot: int32 [D * U]; the place of each of `rows` among the rows of `lines`; as `lines`.
+      weights: float32, as `index`; the weights of the ids. Only where a feature of the stack has
+        any.
     """
 
     rows: Array
@@ -34,6 +36,7 @@ class StackLookups:
     send: Array | None = None
     lines: Array | None = None
     slot: Array | None = None
+    weights: Array | None = None
 
 
 Lookups: TypeAlias = dict[str, StackLookups]

@@ -4,33 +4,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monolith_jax.embedding._layout import Layout
+from monolith_jax.embedding._parts import Part, parts_of
 from monolith_jax.embedding.config import FeatureConfig, TableConfig
-from monolith_jax.errors import ConfigError, did_you_mean
+from monolith_jax.errors import ConfigError
 from monolith_jax.optimizers import UpdateRule
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Tables of equal `dim` and `optimizer`, one after the other in the rows of one array.
+    """Tables of equal `dim`, `optimizer` and `dtype`, one after the other in one array's rows.
 
     Attributes:
       name: the array's name in the state and in checkpoints.
       tables: the tables, in the order of their rows.
       offsets: the logical row at which each table starts; a multiple of `layout.pack`.
-      features: the features that look these tables up, in the model's order.
+      features: the lookups into these tables, in the model's order; a feature is one, or two.
       layout: the array's layout.
     """
 
     name: str
     tables: tuple[TableConfig, ...]
     offsets: tuple[int, ...]
-    features: tuple[FeatureConfig, ...]
+    features: tuple[Part, ...]
     layout: Layout
 
     @property
     def rule(self) -> UpdateRule:
         """The update rule of every table in the stack."""
         return self.tables[0].optimizer
+
+    @property
+    def dtype(self) -> str:
+        """How the values of every table in the stack are kept."""
+        return self.tables[0].dtype
+
+    @property
+    def weighted(self) -> bool:
+        """Whether any of the features has weights."""
+        return any(part.feature.weights for part in self.features)
 
     @property
     def ids_per_example(self) -> int:
@@ -54,23 +65,20 @@ def build_stacks(
       ConfigError: a name twice, or a feature of a table that is not there.
     """
     _check_names("table", [table.name for table in tables])
-    _check_names("feature", [feature.name for feature in features])
-    known = {table.name for table in tables}
-    for feature in features:
-        if feature.table not in known:
-            raise ConfigError(
-                f"feature {feature.name!r} looks up table {feature.table!r}, which is not there: "
-                f"{did_you_mean(feature.table, known)}"
-            )
-    groups: dict[tuple[int, UpdateRule], list[TableConfig]] = {}
+    known = {table.name: table for table in tables}
+    parts = [part for feature in features for part in parts_of(feature, known)]
+    masks = [feature.mask_name for feature in features if feature.sequence]
+    _check_names("feature", [part.name for part in parts] + masks)
+    groups: dict[tuple[int, UpdateRule, str], list[TableConfig]] = {}
     for table in tables:
-        groups.setdefault((table.dim, table.optimizer), []).append(table)
+        groups.setdefault((table.dim, table.optimizer, table.dtype), []).append(table)
     stacks: dict[str, Stack] = {}
-    for (dim, rule), members in groups.items():
+    for (dim, rule, dtype), members in groups.items():
         base = f"dim{dim}_{type(rule).__name__.lower()}"
+        base += "" if dtype == "float32" else f"_{dtype}"
         taken = sum(1 for name in stacks if name == base or name.startswith(f"{base}_"))
         name = f"{base}_{taken + 1}" if taken else base
-        stacks[name] = _stack(name, dim, tuple(members), features, shards)
+        stacks[name] = _stack(name, dim, tuple(members), parts, shards)
     return tuple(stacks.values())
 
 
@@ -78,7 +86,7 @@ def _stack(
     name: str,
     dim: int,
     tables: tuple[TableConfig, ...],
-    features: Sequence[FeatureConfig],
+    parts: Sequence[Part],
     shards: int,
 ) -> Stack:
     pack = Layout(1, dim, shards).pack
@@ -87,7 +95,7 @@ def _stack(
         offsets.append(row)
         row += -(-table.vocab_size // pack) * pack
     names = {table.name for table in tables}
-    mine = tuple(feature for feature in features if feature.table in names)
+    mine = tuple(part for part in parts if part.table in names)
     return Stack(name, tables, tuple(offsets), mine, Layout(row, dim, shards))
 
 

@@ -1,5 +1,6 @@
 """Touched-row tables in plain XLA, on every backend."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from monolith_jax.embedding._access import read_rows
 from monolith_jax.embedding._combine import combine_features, receive
 from monolith_jax.embedding._init import as_float32, init_block, init_slots, stack_shapes
 from monolith_jax.embedding._lookups import Lookups
+from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._stacks import Stack, build_stacks
 from monolith_jax.embedding._update import update_block
@@ -89,9 +91,10 @@ class XlaEngine:
             _check_rows(stack, self.devices)
         self.batch_size = batch_size
         self.shards = shards
-        self._order = [feature.name for feature in features]
+        self._tables, self._features = tuple(tables), tuple(features)
         self._lines = form == "lines" or (form == "auto" and self._placement.platform == "tpu")
         self._prepare: Any = None
+        self._id_weights: Any = None
 
     # --- state -------------------------------------------------------------------------------
 
@@ -146,6 +149,10 @@ class XlaEngine:
             },
         }
 
+    def vectors(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes and dtypes of what `combine` gives of `batch_size` examples."""
+        return vector_shapes(self._features, self._tables, batch_size)
+
     # --- host --------------------------------------------------------------------------------
 
     def prepare(self, columns: Mapping[str, Any]) -> Lookups:
@@ -163,10 +170,16 @@ class XlaEngine:
         """
         if self._prepare is None:
             # numba takes its time to import, and who only restores or exports needs none of it.
+            from monolith_jax.embedding._ids import id_weights
             from monolith_jax.embedding._prepare import Preparer
 
+            self._id_weights = id_weights
             self._prepare = Preparer(self.stacks, self.batch_size, self.devices, self._lines)
         lookups: Lookups = self._prepare(columns)
+        for stack in self.stacks:
+            if stack.weighted:
+                weights = self._id_weights(stack, columns, self.batch_size)
+                lookups[stack.name] = dataclasses.replace(lookups[stack.name], weights=weights)
         return lookups
 
     def lookups_sharding(self, lookups: Lookups) -> Any:
@@ -193,6 +206,7 @@ class XlaEngine:
     def combine(self, rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
         """Returns each feature's vectors, float32 [batch, dim], in the order of the features.
 
+        A sequence is [batch, max_length, dim], with its mask behind it (`FeatureConfig`).
         Differentiable with respect to `rows`: the gradient of a row is the sum over all the places
         that used it, on all devices.
         """
@@ -203,12 +217,12 @@ class XlaEngine:
                 here, asked = rows[stack.name], lookups[stack.name]
                 if self.devices > 1:
                     here = receive(here, asked, self._placement.axis)
-                found |= combine_features(here, asked.index, stack.features)
+                found |= combine_features(here, asked.index, asked.weights, stack.features)
             return found
 
         found = self._placement.split(local, (BY_ROW, BY_ROW))(rows, lookups)
         # A dict that went through shard_map comes back with its keys sorted.
-        return {name: found[name] for name in self._order}
+        return assemble(found, self._features)
 
     def update(self, state: State, lookups: Lookups, rows: Rows, gradients: Rows) -> State:
         """Returns the state after one step of each table's rule on the touched rows.

@@ -135,12 +135,7 @@ class Program:
         return values
 
     def _init_dense(self, key: jax.Array) -> tuple[jax.Array, Any, optax.OptState]:
-        features = {
-            feature.name: jnp.zeros((1, table.dim), jnp.float32)
-            for feature in self.task.features
-            for table in self.task.tables
-            if table.name == feature.table
-        }
+        features = {name: jnp.zeros(x.shape, x.dtype) for name, x in self.engine.vectors(1).items()}
         variables = self.module.init(key, features, jnp.zeros((1, len(self.task.dense))))
         extra = sorted(set(variables) - {"params"})
         if extra:
@@ -171,7 +166,8 @@ class Program:
         outputs = self._apply(params, embeddings, batch["dense"], key)
         losses = metrics.example_losses(self.task.loss, outputs, batch["label"])
         if self.task.embedding_l2:
-            squares = [jnp.sum(jnp.square(e), axis=-1) for e in embeddings.values()]
+            vectors = [embeddings[feature.name] for feature in self.task.features]
+            squares = [jnp.sum(jnp.square(e), axis=tuple(range(1, e.ndim))) for e in vectors]
             losses = losses + self.task.embedding_l2 * sum(squares)
         weight = batch["weight"]
         # A batch has at least one example, so the sum of the weights is not 0.
