@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from monolith_jax.embedding._placement import place, whole
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.errors import ConfigError, did_you_mean
 
@@ -65,8 +66,8 @@ def _width(stack: Stack, array: jax.Array) -> int:
 
 def _read(stack: Stack, array: jax.Array, table: str, start: int, stop: int | None) -> np.ndarray:
     rows = _physical(stack, table, start, stop)
-    packed = np.asarray(array).reshape(stack.layout.physical_rows, -1)
-    return packed[rows, : _width(stack, array)]
+    packed = whole(array).reshape(stack.layout.physical_rows, -1)
+    return packed[rows, : _width(stack, array)].astype(np.float32, copy=False)
 
 
 def _write(
@@ -76,9 +77,9 @@ def _write(
     if new.ndim != 2 or new.shape[1] != width:
         raise ConfigError(f"table {table!r}: got values {new.shape}, expected [n, {width}]")
     rows = _physical(stack, table, start, start + len(new))
-    copy = np.array(array)
+    copy = np.array(whole(array))
     copy.reshape(stack.layout.physical_rows, -1)[rows, :width] = new
-    return jax.device_put(copy, sharding)
+    return place(copy, sharding)
 
 
 def _physical(stack: Stack, table: str, start: int, stop: int | None) -> np.ndarray:

@@ -29,9 +29,11 @@ def init_block(stack: Stack, key: jax.Array, first_shard: Any, shards: int) -> j
 
     def body(i: jax.Array, block: jax.Array) -> jax.Array:
         made = _shard(stack, key, first_shard + i)
-        return jax.lax.dynamic_update_slice(block, made, (i * size, jnp.zeros((), i.dtype)))
+        return jax.lax.dynamic_update_slice(
+            block, made.astype(block.dtype), (i * size, jnp.zeros((), i.dtype))
+        )
 
-    block = jnp.zeros((shards * size, layout.line_width), jnp.float32)
+    block = jnp.zeros((shards * size, layout.line_width), stack.dtype)
     return jax.lax.fori_loop(0, shards, body, block)
 
 
@@ -84,7 +86,7 @@ def stack_shapes(stack: Stack) -> Any:
     """Returns the shapes and dtypes of a stack's values, slots and scalars."""
     shape = jax.ShapeDtypeStruct
     return {
-        "value": shape(stack.layout.shape, jnp.float32),
+        "value": shape(stack.layout.shape, stack.dtype),
         "slots": {
             slot.name: shape(slot_shape(stack, slot), jnp.float32) for slot in stack.rule.slots
         },

@@ -1,8 +1,10 @@
 """One step of a rule on the touched rows of one device's block."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from monolith_jax.embedding._access import (
     add_rows,
@@ -12,10 +14,37 @@ from monolith_jax.embedding._access import (
     write_rows,
 )
 from monolith_jax.embedding._lookups import StackLookups
+from monolith_jax.embedding._rounding import random_bits, stochastic_round
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.optimizers import Slot
 
 Arrays = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How new values of bfloat16 tables are rounded in this step, on this device.
+
+    Attributes:
+      key: uint32 [2], from `step_key`.
+      first: int32 [], the block's first physical row.
+    """
+
+    key: jax.Array
+    first: jax.Array
+
+    def touched(self, new: jax.Array, lookups: StackLookups) -> jax.Array:
+        """Rounds the touched rows, [U, dim] float32."""
+        row = (lookups.rows + self.first)[:, None]
+        element = jax.lax.broadcasted_iota(jnp.int32, (1, new.shape[1]), 1)
+        return stochastic_round(new, random_bits(self.key, row, element))
+
+    def everywhere(self, new: jax.Array, width: int) -> jax.Array:
+        """Rounds a whole block, [lines, line_width] float32, of rows `width` wide."""
+        line = jax.lax.broadcasted_iota(jnp.int32, new.shape, 0)
+        lane = jax.lax.broadcasted_iota(jnp.int32, new.shape, 1)
+        row = self.first + line * (new.shape[1] // width) + lane // width
+        return stochastic_round(new, random_bits(self.key, row, lane % width))
 
 
 def update_block(
@@ -27,6 +56,7 @@ def update_block(
     lookups: StackLookups,
     rows: jax.Array,
     gradient: jax.Array,
+    rounding: Rounding | None = None,
 ) -> tuple[jax.Array, Arrays]:
     """Returns the block and its slots after one step.
 
@@ -39,13 +69,17 @@ def update_block(
       lookups: this device's part.
       rows: [U, dim], the values as gathered.
       gradient: [U, dim], summed over duplicates.
+      rounding: for tables of bfloat16; None: they are float32.
     """
     rule = stack.rule
     if rule.touches_all_rows:
-        return _update_all(stack, value, slots, scalars, step, lookups, gradient)
+        return _update_all(stack, value, slots, scalars, step, lookups, gradient, rounding)
     old = {slot.name: _read(slot, slots, lookups, stack) for slot in rule.slots}
     delta, new = rule.update(gradient, rows, old, scalars, step, rows=True)
-    value = write_rows(value, lookups, stack.layout, rows + delta)
+    moved = rows + delta
+    if rounding is not None:
+        moved = rounding.touched(moved, lookups)
+    value = write_rows(value, lookups, stack.layout, moved)
     return value, {slot.name: _write(slot, slots, lookups, stack, new) for slot in rule.slots}
 
 
@@ -57,6 +91,7 @@ def _update_all(
     step: jax.Array,
     lookups: StackLookups,
     gradient: jax.Array,
+    rounding: Rounding | None,
 ) -> tuple[jax.Array, Arrays]:
     """TF's Adam: every row decays, the touched ones gain, every row moves; the whole table's cost.
 
@@ -68,7 +103,11 @@ def _update_all(
     slots = {
         name: add_rows(slots[name], lookups, stack.layout, more) for name, more in gain.items()
     }
-    return value + rule.move_all(value, slots, scalars, step), slots
+    if rounding is None:
+        return value + rule.move_all(value, slots, scalars, step), slots
+    wide = value.astype(jnp.float32)
+    moved = wide + rule.move_all(wide, slots, scalars, step)
+    return rounding.everywhere(moved, stack.layout.width), slots
 
 
 def _read(slot: Slot, slots: Arrays, lookups: StackLookups, stack: Stack) -> jax.Array:

@@ -59,7 +59,8 @@ class TableConfig(Config):
     one of the two neighbours, with the probabilities that make the expected value the exact one;
     rounding to the nearest would lose every update below 1/256 of the value. The random bits are a
     function of the engine's seed, the step, the row and the element, so that a resumed run draws
-    the same ones, on any number of devices. Slots stay float32.
+    the same ones, on any number of devices. Slots stay float32. The CPU backend of jax 0.10 (Python
+    3.11) has no bfloat16 scatter and widens such a table at each step; jax 0.12 and TPUs do not.
 
     Example:
       >>> TableConfig(name="user", vocab_size=943, dim=16).initializer

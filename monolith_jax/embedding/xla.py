@@ -17,8 +17,9 @@ from monolith_jax.embedding._init import as_float32, init_block, init_slots, sta
 from monolith_jax.embedding._lookups import Lookups
 from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
+from monolith_jax.embedding._rounding import step_key
 from monolith_jax.embedding._stacks import Stack, build_stacks
-from monolith_jax.embedding._update import update_block
+from monolith_jax.embedding._update import Rounding, update_block
 from monolith_jax.embedding.config import FeatureConfig, TableConfig
 from monolith_jax.embedding.engine import Rows, State
 from monolith_jax.errors import ConfigError
@@ -42,6 +43,7 @@ class XlaEngine:
       axis: the mesh axis that batch and tables are split over.
       shards: virtual shards, the unit of distribution. Part of the layout of a checkpoint: it must
         stay the same, and the number of devices must divide it.
+      seed: of the stochastic rounding of bfloat16 tables; a run that goes on needs the same.
       form: how rows are reached, "rows" or "lines"; "auto": lines on a TPU, rows elsewhere. The
         same numbers are read and written either way.
 
@@ -74,6 +76,7 @@ class XlaEngine:
         mesh: Mesh | None = None,
         axis: str = "data",
         shards: int = 1024,
+        seed: int = 0,
         form: Form = "auto",
     ) -> None:
         self._placement = Placement(mesh, axis)
@@ -91,6 +94,7 @@ class XlaEngine:
             _check_rows(stack, self.devices)
         self.batch_size = batch_size
         self.shards = shards
+        self.seed = seed
         self._tables, self._features = tuple(tables), tuple(features)
         self._lines = form == "lines" or (form == "auto" and self._placement.platform == "tpu")
         self._prepare: Any = None
@@ -195,10 +199,11 @@ class XlaEngine:
         """
 
         def local(values: Rows, lookups: Lookups) -> Rows:
-            return {
-                stack.name: read_rows(values[stack.name], lookups[stack.name], stack.layout, 0.0)
-                for stack in self.stacks
-            }
+            found: Rows = {}
+            for stack in self.stacks:
+                rows = read_rows(values[stack.name], lookups[stack.name], stack.layout, 0.0)
+                found[stack.name] = rows.astype(jnp.float32)
+            return found
 
         values = {name: stack["value"] for name, stack in state["stacks"].items()}
         return self._placement.split(local, (BY_ROW, BY_ROW))(values, lookups)
@@ -263,8 +268,12 @@ class XlaEngine:
     ) -> Any:
         """Updates every stack's block of one device."""
         blocks = {}
-        for stack in self.stacks:
+        for i, stack in enumerate(self.stacks):
             name = stack.name
+            rounding = None
+            if stack.dtype == "bfloat16":
+                first = self._placement.index() * (stack.layout.physical_rows // self.devices)
+                rounding = Rounding(step_key(self.seed, i, step), first)
             value, slots = update_block(
                 stack,
                 arrays[name]["value"],
@@ -274,6 +283,7 @@ class XlaEngine:
                 lookups[name],
                 rows[name],
                 gradients[name],
+                rounding,
             )
             blocks[name] = {"value": value, "slots": slots}
         return blocks
