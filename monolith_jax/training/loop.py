@@ -13,6 +13,9 @@ The order of operations, which exact resume rests on (tests/training/test_loop.p
 So a checkpoint of step k holds the state after exactly the batches 0 .. k - 1, every metric row up
 to k is in the file before it, and going on means drawing batch k. Whether the evaluation of step k
 is done is told by its row.
+
+A state that was not trained here (`monolith-jax import-tf`) has seen none of these data: its
+checkpoint of step f says `first_step` f, and step k draws batch k - f.
 """
 
 import time
@@ -99,6 +102,7 @@ class Loop:
         self.program, self.task = program, program.task
         self.data, self.eval_data = data, eval_data
         self.checkpoints, self.preemption = checkpoints, preemption
+        self.first = 0  # the step that draws batch 0
         self.total = self.task.train.epochs * data.steps_per_epoch
 
     def start(self) -> tuple[TrainState, metrics.Window, int]:
@@ -112,8 +116,10 @@ class Loop:
             return self.program.init(self.task.train.seed), self.program.empty_window(), 0
         step = steps[-1]
         restored, run = self.checkpoints.restore(step, self.program.abstract_checkpoint())
+        self.first = run.get("first_step", 0)
+        self.total += self.first
         then, now = run["data"], self.data.fingerprint()
-        if then != now:
+        if then is not None and then != now:  # None: it has seen no data of ours yet
             raise CheckpointError(
                 f"{self.checkpoints.directory / str(step)} was trained on other data (fingerprint "
                 f"{then}, now {now}): files or counts have changed under {self.task.input.root}"
@@ -147,12 +153,13 @@ class Loop:
         recorder.say(self._farewell(step))
 
     def _batch(self, k: int) -> dict[str, Any]:
-        return self.program.prepare(self.data.batch(k))
+        return self.program.prepare(self.data.batch(k - self.first))
 
     def _evaluation_due(self, step: int) -> bool:
-        every = self.task.train.eval_every or self.data.steps_per_epoch
-        due = step > 0 and (step % every == 0 or step == self.total)
-        return due and self.eval_data is not None
+        every = self.task.train.eval_every
+        at_end_of_epoch = (step - self.first) % self.data.steps_per_epoch == 0
+        due = step % every == 0 if every else at_end_of_epoch
+        return step > self.first and (due or step == self.total) and self.eval_data is not None
 
     def _evaluate(self, state: TrainState, step: int, recorder: Recorder) -> None:
         """Evaluates and records; a preemption ends it without a row, so that it is done again."""
@@ -175,6 +182,7 @@ class Loop:
         recorder.flush()
         run = {
             "step": step,
+            "first_step": self.first,
             "data": self.data.fingerprint(),
             "config": config.to_dict(self.task),
         }
