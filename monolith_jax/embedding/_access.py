@@ -46,7 +46,9 @@ def write_rows(
         order, mode="drop", unique_indices=False, wrap_negative_indices=False
     )
     both = jnp.where((source != NONE)[:, None], pick(new, source, 0.0), old)
-    return _put(table, lookups.lines, both.reshape(-1, layout.line_width))
+    # Its own program: the TPU compiler aborts where it fuses this gather into the scatter (v6e).
+    both = jax.lax.optimization_barrier(both.reshape(-1, layout.line_width))
+    return _put(table, lookups.lines, both)
 
 
 def add_rows(table: jax.Array, lookups: StackLookups, layout: Layout, more: jax.Array) -> jax.Array:
