@@ -52,11 +52,18 @@ class Arithmetic:
 
     def product(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """Returns `a * b`, rounded on its own if `exact`."""
+        if self.exact:
+            # XLA moves a constant factor past the one that `rounded` multiplies with.
+            a, b = (_opaque(x, self._zero()) if x.ndim == 0 else x for x in (a, b))
         return self.rounded(a * b)
 
     def rounded(self, x: jax.Array) -> jax.Array:
-        """Returns `x`; if `exact`, XLA cannot merge what computes it with what reads it."""
-        return _opaque(x, self._zero()) if self.exact else x
+        """Returns `x`; if `exact`, XLA cannot merge what computes it with what reads it.
+
+        It is multiplied by a one that the compiler cannot know: what is merged with the sum that
+        follows is this product, whose rounding is none, so it costs no instruction.
+        """
+        return x * _opaque(jnp.ones([], x.dtype), self._zero()) if self.exact else x
 
     def again(self, x: jax.Array) -> jax.Array:
         """Returns `x`, computed anew where it is cheap, rather than kept from its first use."""
