@@ -35,22 +35,26 @@ def add_command(commands: Any, name: str, run: Any, text: str, **kwargs: Any) ->
     return command
 
 
-def add_model_command(commands: Any, name: str, run: Any, text: str) -> Any:
-    """A command that takes a model's key and any of its config's fields."""
+def add_model_command(
+    commands: Any, name: str, run: Any, text: str, *, model_dir: bool = True
+) -> Any:
+    """A command that takes a model's key, any of its config's fields, and perhaps a model dir."""
+    flag = "--model-dir DIR" if model_dir else "[OPTIONS]"
     command = add_command(
         commands,
         name,
         run,
         text,
         add_help=False,
-        usage=f"monolith-jax {name} KEY --model-dir DIR [--FIELD VALUE ...]",
+        usage=f"monolith-jax {name} KEY {flag} [--FIELD VALUE ...]",
         epilog=f"`monolith-jax {name} KEY --help` lists every config field of that model.",
     )
     command.add_argument("key", metavar="KEY", nargs="?", help="the model, see `models`")
     command.add_argument("-h", "--help", action="store_true", help="show this, and KEY's fields")
-    command.add_argument(
-        "--model-dir", metavar="DIR", help="folder of checkpoints, metrics and report; required"
-    )
+    if model_dir:
+        command.add_argument(
+            "--model-dir", metavar="DIR", help="folder of checkpoints, metrics and report; required"
+        )
     command.add_argument("--module", action="append", default=[], help=MODULE_HELP)
     command.set_defaults(takes_fields=True)
     return command
@@ -91,7 +95,7 @@ def resolve(
         command.print_help()
         print(f"\nfields of {options.key} (--FIELD VALUE), with their values:\n\n{_fields(task)}")
         return None
-    if options.model_dir is None:
+    if getattr(options, "model_dir", "") is None:
         command.error("--model-dir is missing")
     return registry.short_key(cls), params, config.override(task, _changes(rest))
 
@@ -132,4 +136,7 @@ def with_data(params: "SingleTaskModelParams", task: "TaskConfig") -> "TaskConfi
     """
     if task.input.root:
         return task
-    return replace(task, input=replace(task.input, root=params.prepare_data()))
+    from monolith_jax.distributed import primary_first
+
+    root = primary_first(params.prepare_data)
+    return replace(task, input=replace(task.input, root=root))

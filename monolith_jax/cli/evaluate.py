@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from monolith_jax.cli._cluster import add_cluster, join
 from monolith_jax.cli._common import add_model_command, resolve, with_data
 
 
@@ -15,6 +16,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--step", type=int, metavar="N", help="the checkpoint's step; default: the newest"
     )
+    add_cluster(command)
 
 
 def _eval(options: argparse.Namespace, rest: list[str]) -> int:
@@ -23,8 +25,11 @@ def _eval(options: argparse.Namespace, rest: list[str]) -> int:
     if resolved is None:
         return 0
     name, params, task = resolved
+    join(options)
+    from monolith_jax.distributed import is_primary
     from monolith_jax.training import evaluate_checkpoint
 
     row = evaluate_checkpoint(with_data(params, task), options.model_dir, name, options.step)
-    print(json.dumps(row))
+    if is_primary():
+        print(json.dumps(row))
     return 0

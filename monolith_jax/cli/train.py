@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from monolith_jax.cli._cluster import add_cluster, join
 from monolith_jax.cli._common import add_model_command, resolve, with_data
 from monolith_jax.preemption import Preemption
 
@@ -13,6 +14,7 @@ def add(commands: Any) -> None:
         commands, "train", _train, "train a model, or go on where a run in DIR stopped"
     )
     command.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    add_cluster(command)
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> int:
@@ -22,6 +24,7 @@ def _train(options: argparse.Namespace, rest: list[str]) -> int:
     if resolved is None:
         return 0
     name, params, task = resolved
+    join(options)
     from monolith_jax.training import train
 
     task = with_data(params, task)

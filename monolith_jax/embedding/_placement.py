@@ -5,10 +5,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from monolith_jax.errors import ConfigError, UserError, did_you_mean
+from monolith_jax.errors import ConfigError, did_you_mean
 
 Spread = Literal["by row", "everywhere"]
 
@@ -27,16 +28,18 @@ class Placement:
       axis: the axis that rows are split over.
 
     Raises:
-      ConfigError: no such axis.
-      UserError: in a program of several processes.
+      ConfigError: no such axis; several processes without a mesh.
     """
 
     def __init__(self, mesh: Mesh | None, axis: str) -> None:
         if mesh is not None and axis not in mesh.shape:
             raise ConfigError(f"no mesh axis {axis!r}: {did_you_mean(axis, mesh.axis_names)}")
-        # Not the mesh's processes: a topology that is only compiled for may span many hosts.
-        if jax.process_count() > 1:
-            raise UserError("tables over several processes are not supported yet; start one")
+        # Not asked with a mesh: a topology that is only compiled for may span many hosts.
+        if mesh is None and jax.process_count() > 1:
+            raise ConfigError(
+                f"{jax.process_count()} processes need a mesh over all their devices: "
+                "Mesh(np.array(jax.devices()), ('data',))"
+            )
         self._mesh = mesh
         self.axis = axis
         self.devices: int = 1 if mesh is None else mesh.shape[axis]
@@ -84,3 +87,33 @@ class Placement:
         if self._mesh is None:
             return SingleDeviceSharding(jax.devices()[0])
         return NamedSharding(self._mesh, spec)
+
+
+def place(array: Any, sharding: Any) -> jax.Array:
+    """Returns an array that this process has whole on its devices, as part of the global one.
+
+    Every process gives the same array; each puts down the parts of its own devices.
+
+    Args:
+      array: numpy, the whole of it.
+      sharding: of the result, over the devices of any number of processes.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+
+
+def place_all(arrays: Any, shardings: Any) -> Any:
+    """Returns a pytree of host arrays on their devices; `shardings` has its structure."""
+    if jax.process_count() == 1:
+        return jax.device_put(arrays, shardings)
+    return jax.tree.map(place, arrays, shardings)
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """Returns all of an array on the host, in every process; all of them must call it."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

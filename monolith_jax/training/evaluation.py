@@ -1,6 +1,7 @@
 """Evaluation: predictions for every example of some days, and their exact metrics."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -36,17 +37,20 @@ def predict_all(
     """
     parts: list[tuple[np.ndarray, ...]] = []
     pending = None
-    with prefetch(
-        lambda k: program.prepare(dataset.batch(k)), 0, dataset.steps_per_epoch, buffer=buffer
-    ) as batches:
-        for _, batch in batches:
+
+    def make(k: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        batch = dataset.batch(k)
+        return program.prepare(batch), program.labels(batch.columns), batch.weights
+
+    with prefetch(make, 0, dataset.steps_per_epoch, buffer=buffer) as batches:
+        for _, (batch, label, weight) in batches:
             if stop():
                 return None
             outputs = program.predict(state, batch)
             # Read one batch late, so that the device never waits for the host.
             if pending is not None:
                 parts.append(tuple(map(np.asarray, pending)))
-            pending = (outputs, batch["label"], batch["weight"])
+            pending = (outputs, label, weight)
     if pending is not None:
         parts.append(tuple(map(np.asarray, pending)))
     outputs, labels, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

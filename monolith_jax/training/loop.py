@@ -2,7 +2,7 @@
 
 The order of operations, which exact resume rests on (tests/training/test_loop.py holds it):
 
-    while steps are left and nobody asked to stop:
+    while steps are left and nobody asked to stop (in no process; all stop at one step):
         1. draw batch k           a function of the data, the seed and k alone
         2. step                   the state has now seen the batches 0 .. k
         3. log, if due            the window since the last log, read one step late
@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from monolith_jax import config
+from monolith_jax import config, distributed
 from monolith_jax.checkpoint.native import Checkpoints
 from monolith_jax.errors import CheckpointError, DivergedError
 from monolith_jax.input import Dataset, prefetch
@@ -50,7 +50,7 @@ def train(
 
     Args:
       task: the config; `input.root` and the dates must be set.
-      model_dir: a local folder for checkpoints and metrics; see `run_dir`.
+      model_dir: the folder of checkpoints and metrics, see `run_dir`; several processes share it.
       name: the model's key, which the folder is bound to.
       preemption: the flag that ends the run early; default: SIGTERM and SIGINT set it.
       show: whether to print progress to standard error.
@@ -62,11 +62,13 @@ def train(
       UserError: bad config, data or model dir; see the subclasses in `monolith_jax.errors`.
     """
     preemption = preemption or Preemption().install()
+    preemption = distributed.agreed(preemption)
     run_dir = RunDir(model_dir, name, task)
     run_dir.check()
     program = Program(task, devices_for(task))
     data, eval_data = training_dataset(task), evaluation_dataset(task)
-    run_dir.open()
+    distributed.check_shared(str(run_dir.path))
+    distributed.primary_only(run_dir.open)
     checkpoints = Checkpoints(str(run_dir.checkpoints), keep=task.train.keep_checkpoints)
     loop = Loop(program, data, eval_data, checkpoints, preemption)
     state, window, step = loop.start()
@@ -84,7 +86,8 @@ def train(
         ) from error
     finally:
         recorder.close()
-    write_report(run_dir.path, name)
+    if distributed.is_primary():
+        write_report(run_dir.path, name)
     return recorder.last
 
 
@@ -112,9 +115,9 @@ class Loop:
           CheckpointError: the checkpoint is damaged, or the data are not those it was made with.
         """
         steps = self.checkpoints.steps()
-        if not steps:
+        step = distributed.from_primary(steps[-1] if steps else None)
+        if step is None:
             return self.program.init(self.task.train.seed), self.program.empty_window(), 0
-        step = steps[-1]
         restored, run = self.checkpoints.restore(step, self.program.abstract_checkpoint())
         self.first = run.get("first_step", 0)
         self.total += self.first

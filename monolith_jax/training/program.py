@@ -18,11 +18,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from monolith_jax.embedding import XlaEngine
+from monolith_jax.embedding._placement import place, place_all
 from monolith_jax.errors import ConfigError, DataError, UserError
 from monolith_jax.input import Batch
 from monolith_jax.optimizers import as_optax
 from monolith_jax.task import TaskConfig
-from monolith_jax.training import metrics
+from monolith_jax.training import gradients, metrics
 
 AXIS = "data"
 
@@ -67,14 +68,20 @@ class Program:
             batch_size=task.input.batch_size,
             mesh=self.mesh if len(devices) > 1 else None,
             axis=AXIS,
+            seed=task.train.seed,
         )
+        self.gradients = gradients.Gradients(task, self.engine)
         self._takes_train = "train" in inspect.signature(type(self.module).__call__).parameters
         transforms = [optax.add_decayed_weights(task.weight_decay)] if task.weight_decay else []
         self.optimizer = optax.chain(*transforms, as_optax(task.optimizer))
         self._replicated = NamedSharding(self.mesh, P())
         self._by_example = NamedSharding(self.mesh, P(AXIS))
-        self.train_step = jax.jit(self._train_step, donate_argnums=0)
-        self.predict = jax.jit(self._predict)
+        self.train_step = jax.jit(self._train_step, donate_argnums=0, **self._train_outputs())
+        # Several processes: each wants all predictions, for the metrics.
+        outputs: dict[str, Any] = (
+            {"out_shardings": self._replicated} if jax.process_count() > 1 else {}
+        )
+        self.predict = jax.jit(self._predict, **outputs)
 
     def init(self, seed: int) -> TrainState:
         """Returns the state before the first step; the same on any number of devices."""
@@ -95,13 +102,19 @@ class Program:
         """Returns what a checkpoint holds, `{"state", "window"}`, as shapes with shardings."""
         window = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated),
-            jax.eval_shape(lambda: metrics.empty_window(self.task.loss)),
+            jax.eval_shape(self._zero_window),
         )
         return {"state": self.abstract_state(), "window": window}
 
+    def _zero_window(self) -> metrics.Window:
+        return metrics.empty_window(self.task.loss) | self.gradients.empty()
+
     def empty_window(self) -> metrics.Window:
         """Returns metrics without examples, on every device."""
-        return jax.device_put(metrics.empty_window(self.task.loss), self._replicated)
+        window = self._zero_window()
+        if jax.process_count() == 1:
+            return jax.device_put(window, self._replicated)
+        return {name: place(np.asarray(zero), self._replicated) for name, zero in window.items()}
 
     def prepare(self, batch: Batch) -> dict[str, Any]:
         """Turns a batch of columns into the step's arguments, on the devices.
@@ -113,14 +126,26 @@ class Program:
         dense = [_floats(batch.columns, name) for name in self.task.dense]
         arrays = {
             "dense": np.stack(dense, axis=1) if dense else np.zeros((size, 0), np.float32),
-            "label": self._label(batch.columns),
+            "label": self.labels(batch.columns),
             "weight": batch.weights,
         }
-        placed = {name: jax.device_put(a, self._by_example) for name, a in arrays.items()}
-        placed["lookups"] = jax.device_put(lookups, self.engine.lookups_sharding(lookups))
+        placed: dict[str, Any] = {n: place(a, self._by_example) for n, a in arrays.items()}
+        placed["lookups"] = place_all(lookups, self.engine.lookups_sharding(lookups))
         return placed
 
-    def _label(self, columns: Mapping[str, Any]) -> np.ndarray:
+    def _train_outputs(self) -> dict[str, Any]:
+        """Where the step's results go; several processes read the metrics, so each has them all."""
+        if jax.process_count() == 1:
+            return {}
+        state = jax.tree.map(lambda x: x.sharding, self.abstract_state())
+        return {"out_shardings": (state, self._replicated)}
+
+    def labels(self, columns: Mapping[str, Any]) -> np.ndarray:
+        """Returns the [batch] labels of a batch's columns, float32.
+
+        Raises:
+          DataError: a label outside [0, 1] where the loss is logloss.
+        """
         label = self.task.label
         values = _floats(columns, label.column)
         if label.threshold is not None:
@@ -183,12 +208,17 @@ class Program:
         (loss, outputs), (dense_gradients, row_gradients) = differentiate(
             state.params, rows, batch, key
         )
+        dense_gradients, row_gradients, norms = self.gradients(
+            dense_gradients, row_gradients, batch["lookups"]
+        )
         tables = self.engine.update(state.tables, batch["lookups"], rows, row_gradients)
         updates, opt_state = self.optimizer.update(dense_gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        window, before = gradients.split(window)
         window = metrics.add_batch(
             window, self.task.loss, loss, outputs, batch["label"], batch["weight"]
         )
+        window |= {name: before[name] + norm for name, norm in norms.items()}
         return TrainState(state.step + 1, params, opt_state, tables), window
 
 
@@ -211,13 +241,15 @@ def devices_for(task: TaskConfig) -> list[jax.Device]:
     """Returns the devices that a task asks for.
 
     Raises:
-      ConfigError: it asks for more than there are.
-      UserError: the program runs in several processes, which is not supported yet.
+      ConfigError: it asks for more than there are, or for a part of several processes' devices.
     """
-    if jax.process_count() > 1:
-        raise UserError("training in several processes is not supported yet; start one")
     devices = jax.devices()
     wanted = task.train.devices or len(devices)
+    if jax.process_count() > 1 and wanted != len(devices):
+        raise ConfigError(
+            f"train.devices {wanted}: {jax.process_count()} processes use all their devices, "
+            f"{len(devices)} (0 takes all)"
+        )
     if not 0 < wanted <= len(devices):
         raise ConfigError(f"train.devices {wanted}: jax finds {len(devices)} {devices[0].platform}")
     return devices[:wanted]

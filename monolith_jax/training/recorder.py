@@ -1,9 +1,14 @@
-"""Records metrics: a window becomes a row one step late, in the file, TensorBoard and on screen."""
+"""Records metrics: a window becomes a row one step late, in the file, TensorBoard and on screen.
+
+Of several processes each reads the metrics, so that a loss that is not finite stops them all; only
+process 0 writes and prints them.
+"""
 
 import math
 import time
 from typing import Any
 
+from monolith_jax import distributed
 from monolith_jax.errors import DivergedError
 from monolith_jax.progress import Eta, ProgressLine
 from monolith_jax.training import metrics
@@ -22,17 +27,19 @@ class Recorder:
     """
 
     def __init__(self, run_dir: RunDir, step: int, total: int, show: bool) -> None:
-        self._line = ProgressLine("steps") if show else None
+        primary = distributed.is_primary()
+        self._line = ProgressLine("steps") if show and primary else None
         self._total, self._eta = total, Eta(step / max(total, 1))
         self._loss = run_dir.task.loss
         self._batch_size = run_dir.task.input.batch_size
-        self._file = MetricsFile(run_dir.metrics, step)
-        self._tensorboard = TensorBoard(run_dir.path, step)
+        self._file = MetricsFile(run_dir.metrics, step) if primary else None
+        self._tensorboard = TensorBoard(run_dir.path, step) if primary else None
         self._pending: tuple[int, metrics.Window] | None = None
         self._start, self._start_step = time.monotonic(), step
         self._mark = self._start
-        evals = [row for row in read_rows(run_dir.metrics) if row["split"] == "eval"]
-        self.last = evals[-1] if evals else {}
+        rows = read_rows(run_dir.metrics) if primary else []
+        evals = [row for row in rows if row["split"] == "eval"]
+        self.last = distributed.from_primary(evals[-1] if evals else {})
 
     def evaluated(self, step: int) -> bool:
         """Whether the evaluation of `step` is recorded."""
@@ -79,8 +86,9 @@ class Recorder:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        self._tensorboard.close()
+        for writer in (self._file, self._tensorboard):
+            if writer is not None:
+                writer.close()
 
     def _write(
         self, step: int, split: str, values: dict[str, float], seconds: float
@@ -88,8 +96,9 @@ class Recorder:
         rate = values["examples"] / max(seconds, 1e-9)
         row: dict[str, Any] = {"step": step, "split": split, **values}
         row |= {"examples_per_second": round(rate, 1), "seconds": round(seconds, 4)}
-        self._file.write(row)
-        self._tensorboard.write(row)
+        for writer in (self._file, self._tensorboard):
+            if writer is not None:
+                writer.write(row)
         numbers = "  ".join(
             f"{name} {value:.4f}" for name, value in values.items() if name != "examples"
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from monolith_jax.embedding import FeatureConfig, TableConfig, XlaEngine
 from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._unique import Scratch, unique_rows
-from monolith_jax.errors import ConfigError, DataError, UserError
+from monolith_jax.errors import ConfigError, DataError
 from monolith_jax.input import Ragged
 
 
@@ -159,7 +159,7 @@ def test_engines_are_checked(build: Callable[[Any], Any], message: str, mesh: An
         build(mesh)
 
 
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_need_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(UserError, match="tables over several processes are not supported yet"):
+    with pytest.raises(ConfigError, match="2 processes need a mesh over all their devices"):
         make()
