@@ -12,6 +12,7 @@ A model class derives from `SingleTaskModelParams` and returns its config from `
 `SingleTaskModelParams` itself lives in `monolith_jax.registry`, which needs no jax.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,9 +93,19 @@ class TrainConfig(Config):
     )
     checkpoint_every: int = field(500, doc="Steps between two checkpoints.", restart="free")
     keep_checkpoints: int = field(3, doc="Newest checkpoints to keep.", restart="free")
+    clip_norm: float = field(
+        0.0,
+        doc="Scale all gradients of a step, dense and tables together, down to this joint norm; "
+        "0: never. Gradients of the loss: weight_decay comes on top.",
+    )
+    gradient_norms: bool = field(
+        False, doc="Also log the gradients' norms, of all, of the dense part and of each table."
+    )
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "log_every", "checkpoint_every", "keep_checkpoints")
+        if not (math.isfinite(self.clip_norm) and self.clip_norm >= 0.0):
+            raise ConfigError(f"clip_norm must be 0 or above and finite, got {self.clip_norm}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ restores onto any of them without moving a row within the array.
 """
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -76,3 +76,15 @@ class Layout:
         line, place = row // self.pack, row % self.pack
         shard, nth = line % self.shards, line // self.shards
         return (shard * self.lines_per_shard + nth) * self.pack + place
+
+    def logical_line(self, line: Any) -> Any:
+        """Returns the logical lines that physical ones hold, the inverse of the dealing out.
+
+        Example:
+          >>> layout = Layout(rows=10, dim=30, shards=2)
+          >>> [layout.logical_line(layout.physical(row) // 4) for row in (0, 4, 8)]
+          [0, 1, 2]
+        """
+        kind = type(line) if isinstance(line, int) else line.dtype.type
+        per_shard, shards = kind(self.lines_per_shard), kind(self.shards)
+        return line % per_shard * shards + line // per_shard

@@ -15,6 +15,7 @@ from monolith_jax.embedding._access import read_rows
 from monolith_jax.embedding._combine import combine_features, receive
 from monolith_jax.embedding._init import as_float32, init_block, init_slots, stack_shapes
 from monolith_jax.embedding._lookups import Lookups
+from monolith_jax.embedding._norms import table_squares
 from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._rounding import step_key
@@ -272,8 +273,7 @@ class XlaEngine:
             name = stack.name
             rounding = None
             if stack.dtype == "bfloat16":
-                first = self._placement.index() * (stack.layout.physical_rows // self.devices)
-                rounding = Rounding(step_key(self.seed, i, step), first)
+                rounding = Rounding(step_key(self.seed, i, step), self._first_row(stack))
             value, slots = update_block(
                 stack,
                 arrays[name]["value"],
@@ -287,6 +287,34 @@ class XlaEngine:
             )
             blocks[name] = {"value": value, "slots": slots}
         return blocks
+
+    def gradient_squares(self, lookups: Lookups, gradients: Rows) -> dict[str, jax.Array]:
+        """Returns the squared norm of each table's gradient, float32 [], by table.
+
+        Args:
+          lookups: of the batch.
+          gradients: of the rows, as `update` takes them; each row counts once.
+        """
+
+        def local(lookups: Lookups, gradients: Rows) -> dict[str, jax.Array]:
+            return {
+                stack.name: table_squares(
+                    stack, lookups[stack.name], gradients[stack.name], self._first_row(stack)
+                )
+                for stack in self.stacks
+            }
+
+        squares = self._placement.split(local, (BY_ROW, BY_ROW))(lookups, gradients)
+        sums = {name: jnp.sum(parts, axis=0) for name, parts in squares.items()}
+        return {
+            table.name: sums[stack.name][i]
+            for stack in self.stacks
+            for i, table in enumerate(stack.tables)
+        }
+
+    def _first_row(self, stack: Stack) -> jax.Array:
+        """Returns the first physical row of this device's block, within `split`."""
+        return self._placement.index() * (stack.layout.physical_rows // self.devices)
 
     # --- rows by their ids -------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from monolith_jax.training import gradients
+
 Loss = Literal["logloss", "squared"]
 Window = dict[str, jax.Array]
 
@@ -97,7 +99,7 @@ def summarize(window: dict[str, Any], loss: Loss) -> dict[str, float]:
         auc = _auc_of_histogram(negatives, positives)
         if auc is not None:
             metrics["auc"] = auc
-    return metrics | {"examples": weight}
+    return metrics | gradients.summarize(sums) | {"examples": weight}
 
 
 def evaluate(
