@@ -111,7 +111,7 @@ def write_state_file(
     times = dict(zip(before.kept, before.timestamps, strict=False))
     now = time.time() if timestamp is None else timestamp
     kept = [path for path in before.kept if path != newest] + [newest]
-    dropped = kept[: len(kept) - max_to_keep] if max_to_keep > 0 else []
+    dropped = kept[: max(len(kept) - max_to_keep, 0)] if max_to_keep > 0 else []
     kept = kept[len(dropped) :]
     stamps = tuple(now if path == newest else times.get(path, now) for path in kept)
     last = now if before.last_preserved is None else before.last_preserved
