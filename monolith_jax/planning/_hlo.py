@@ -1,0 +1,153 @@
+"""What a compiled program does, read off its HLO text: pure functions from text to counts.
+
+XLA's own `bytes accessed` charges a gather with its whole operand, so that it says nothing about a
+table of which a batch reads few rows. Here a gather costs what it returns and a scatter what it
+is given, and copies, collectives and transfers to the host are listed as they stand.
+"""
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+Shape = tuple[int, ...]
+
+COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "all-to-all",
+    "collective-broadcast",
+    "collective-permute",
+    "ragged-all-to-all",
+    "reduce-scatter",
+)
+_HOST = ("infeed", "outfeed", "send", "recv")
+_HOST_MEMORY = "S(5)"  # where the TPU's layouts say that an array lies in the host's memory
+_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}
+_LINE = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?[\]})]) ([a-z][a-z-]*)\((.*)$")
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction of a program.
+
+    Attributes:
+      name: unique in the program.
+      opcode: "gather", "all-to-all-start", ...
+      result: its type as printed, with layouts.
+      arrays: (dtype, shape) of the arrays in its result, several for a tuple.
+      operands: the names of what it reads.
+    """
+
+    name: str
+    opcode: str
+    result: str
+    arrays: tuple[tuple[str, Shape], ...]
+    operands: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the result, without the padding of its layout."""
+        return sum(_bytes(dtype, shape) for dtype, shape in self.arrays)
+
+
+def instructions(text: str) -> dict[str, Instruction]:
+    """Returns every instruction of a program's text, by name, those inside fusions included.
+
+    Args:
+      text: `compiled.as_text()`.
+
+    Example:
+      >>> found = instructions("  %g = f32[8,128]{1,0} gather(%table, %rows), offset_dims={1}")
+      >>> found["g"].opcode, found["g"].bytes, found["g"].operands
+      ('gather', 4096, ('table', 'rows'))
+    """
+    found = {}
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match:
+            name, result, opcode, rest = match.groups()
+            arrays = tuple(
+                (dtype, tuple(int(n) for n in shape.split(",") if n))
+                for dtype, shape in _ARRAY.findall(result)
+            )
+            operands = tuple(re.findall(r"%([\w.-]+)", rest.split(")", 1)[0]))
+            found[name] = Instruction(name, opcode, result, arrays, operands)
+    return found
+
+
+def row_traffic(program: dict[str, Instruction], blocks: Collection[Shape]) -> int:
+    """Returns the bytes that gathers read from, and scatters write to, arrays of these shapes.
+
+    Args:
+      program: as from `instructions`.
+      blocks: the shapes of one device's part of the tables and slots.
+
+    Example:
+      >>> text = '''
+      ...   %t = f32[1000,128]{1,0} parameter(0)
+      ...   %i = s32[8]{0} parameter(1)
+      ...   %g = f32[8,128]{1,0} gather(%t, %i), offset_dims={1}
+      ...   ROOT %s = f32[1000,128]{1,0} scatter(%t, %i, %g), update_window_dims={1}
+      ... '''
+      >>> row_traffic(instructions(text), {(1000, 128)})
+      8192
+    """
+    total = 0
+    for one in program.values():
+        if one.opcode not in ("gather", "scatter") or not one.operands:
+            continue
+        operand = program.get(one.operands[0])
+        if operand is None or len(operand.arrays) != 1 or operand.arrays[0][1] not in blocks:
+            continue
+        moved = one if one.opcode == "gather" else program[one.operands[-1]]
+        total += moved.bytes
+    return total
+
+
+def copies(program: dict[str, Instruction], blocks: Collection[Shape]) -> list[str]:
+    """Returns the names of the copies of arrays of these shapes; none is wanted.
+
+    Example:
+      >>> copies(instructions("%c = f32[1000,128]{0,1} copy(%t)"), {(1000, 128)})
+      ['c']
+    """
+    return [
+        one.name
+        for one in program.values()
+        if one.opcode in ("copy", "copy-start") and any(s in blocks for _, s in one.arrays)
+    ]
+
+
+def collectives(program: dict[str, Instruction]) -> list[tuple[str, int]]:
+    """Returns (kind, bytes of the largest array of its result) of every collective, as printed.
+
+    Example:
+      >>> collectives(instructions("%a = f32[4,8,128]{2,1,0} all-to-all(%x), dimensions={0}"))
+      [('all-to-all', 16384)]
+    """
+    found = []
+    for one in program.values():
+        kind = one.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            found.append((kind, max((_bytes(*array) for array in one.arrays), default=0)))
+    return found
+
+
+def host_transfers(program: dict[str, Instruction]) -> list[str]:
+    """Returns the names of the instructions that move data to or from the host.
+
+    Example:
+      >>> host_transfers(instructions("%o = token[] outfeed(%x, %t)"))
+      ['o']
+    """
+    return [
+        one.name for one in program.values() if one.opcode in _HOST or _HOST_MEMORY in one.result
+    ]
+
+
+def _bytes(dtype: str, shape: Shape) -> int:
+    digits = re.match(r"[a-z]+(\d+)", dtype)
+    bits = _BITS.get(dtype, int(digits.group(1)) if digits else 0)
+    return math.prod(shape) * bits // 8

@@ -1,0 +1,144 @@
+"""A task's train step, compiled for devices that are not there."""
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from monolith_jax.embedding import XlaEngine
+from monolith_jax.planning.expected import expected_batch
+from monolith_jax.task import TaskConfig
+from monolith_jax.training.program import AXIS, Program
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of one device's program.
+
+    Attributes:
+      state: the train state's shapes, with shardings.
+      batch: the batch's, likewise.
+      activations: bytes that the forward pass keeps for the backward pass, as jax writes them down;
+        the compiler may keep less, by computing some again.
+      arguments: bytes of the step's arguments: state and batch.
+      temporary: bytes beside them while the step runs, activations among them.
+      aliased: bytes of results that are written where the arguments were.
+      fits: whether the program has room; if not, the three numbers above are 0 and `needs` holds
+        the bytes that the compiler asked for.
+      needs: bytes in all.
+      flops: multiplications and additions, by XLA's count.
+      seconds: that compiling took.
+    """
+
+    state: Any
+    batch: Any
+    activations: int
+    arguments: int
+    temporary: int
+    aliased: int
+    fits: bool
+    needs: int
+    flops: float
+    seconds: float
+
+
+def compile_step(task: TaskConfig, devices: list[Any]) -> Compiled:
+    """Compiles the step that `train` runs, for one program over `devices`."""
+    program = Program(task, devices)
+    if len(devices) == 1:
+        # A program on one device takes jax's own; this one is not there.
+        program.engine = XlaEngine(
+            task.tables,
+            task.features,
+            batch_size=task.input.batch_size,
+            mesh=program.mesh,
+            axis=AXIS,
+        )
+    arguments, batch = program.abstract_checkpoint(), expected_batch(program)
+    state = arguments["state"]
+    start = time.monotonic()
+    lowered = program.train_step.lower(state, arguments["window"], batch)
+    kept = _activations(program, state, batch) // len(devices)
+    try:
+        done = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needs = _asked_for(str(error))
+        if needs is None:
+            raise
+        counted: Any = lowered.cost_analysis() or {}
+        flops = float(counted.get("flops", 0.0)) / len(devices)
+        seconds = time.monotonic() - start
+        return Compiled(state, batch, kept, 0, 0, 0, False, needs, flops, seconds)
+    memory: Any = done.memory_analysis()
+    cost: Any = done.cost_analysis() or {}
+    needs = (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+    return Compiled(
+        state=state,
+        batch=batch,
+        activations=min(kept, memory.temp_size_in_bytes),
+        arguments=memory.argument_size_in_bytes,
+        temporary=memory.temp_size_in_bytes,
+        aliased=memory.alias_size_in_bytes,
+        fits=True,
+        needs=needs,
+        flops=float(cost.get("flops", 0.0)),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _activations(program: Any, state: Any, batch: Any) -> int:
+    """Returns the bytes, over all devices, of what the backward pass needs of the forward pass.
+
+    Those are the leaves of the function that `jax.vjp` returns, without what is an argument.
+    """
+
+    def run(state: Any, batch: Any) -> Any:
+        rows = program.engine.gather(state.tables, batch["lookups"])
+        _, backward, _ = jax.vjp(
+            lambda params, rows: program._loss(params, rows, batch, jax.random.key(0)),
+            state.params,
+            rows,
+            has_aux=True,
+        )
+        return backward
+
+    given = {(x.shape, x.dtype) for x in jax.tree.leaves((state, batch))}
+    leaves = jax.tree.leaves(jax.eval_shape(run, state, batch))
+    return sum(
+        x.size * x.dtype.itemsize
+        for x in leaves
+        if (x.shape, x.dtype) not in given and jnp.issubdtype(x.dtype, jnp.number)
+    )
+
+
+_UNITS = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+_NO_ROOM = (
+    r"Used ([0-9.]+)([KMGT]?) of [0-9.]+[KMGT]? hbm",
+    r"memory required for [^(]*\(([0-9.]+)([KMGT]?)\) exceeds available HBM",
+)
+
+
+def _asked_for(message: str) -> int | None:
+    """Returns the bytes of the compiler's complaint that memory does not suffice; None: another.
+
+    Example:
+      >>> _asked_for("Ran out of memory in memory space hbm. Used 30.5G of 15.75G hbm.")
+      32749125632
+      >>> _asked_for("the total memory required for HLO temporaries (48G) exceeds available HBM")
+      51539607552
+    """
+    for pattern in _NO_ROOM:
+        if found := re.search(pattern, message):
+            return int(float(found[1]) * _UNITS[found[2] or "B"])
+    return None

@@ -1,0 +1,165 @@
+"""One task on one topology: bytes, fit, traffic, bound, advice."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from monolith_jax.embedding import XlaEngine
+from monolith_jax.errors import ConfigError
+from monolith_jax.planning.advice import advise
+from monolith_jax.planning.chips import Chip, chip_of
+from monolith_jax.planning.compiled import Compiled, compile_step
+from monolith_jax.planning.topology import devices_of
+from monolith_jax.planning.traffic import Bound, Traffic, bound_of, traffic_of
+from monolith_jax.task import TaskConfig
+
+
+@dataclass(frozen=True)
+class TableBytes:
+    """Bytes of one table on each chip, its share of padding included."""
+
+    name: str
+    rows: int
+    dim: int
+    values: int
+    slots: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a task needs on a topology; bytes, traffic and seconds per chip and step.
+
+    Attributes:
+      topology: its name.
+      chip: the published figures.
+      chips: how many.
+      batch_size: examples, over all chips.
+      tables: bytes of each table, the largest first.
+      values: bytes of all tables' values.
+      slots: bytes of all tables' slots.
+      dense: bytes of the dense parameters and their optimizer's state.
+      batch: bytes of the batch, its lookups above all.
+      activations: bytes kept for the backward pass, within `temporary`.
+      temporary: bytes beside the arguments while the step runs; 0 if the step does not fit.
+      needs: bytes in all, program included; by the compiler.
+      fits: whether the compiler found room.
+      traffic: bytes moved and operations.
+      bound: on the speed.
+      engine: which keeps the tables, and why.
+      advice: what would make it fit, or fit better.
+      compile_seconds: that the compiler took.
+    """
+
+    topology: str
+    chip: Chip
+    chips: int
+    batch_size: int
+    tables: tuple[TableBytes, ...]
+    values: int
+    slots: int
+    dense: int
+    batch: int
+    activations: int
+    temporary: int
+    needs: int
+    fits: bool
+    traffic: Traffic
+    bound: Bound
+    engine: str
+    advice: tuple[str, ...]
+    compile_seconds: float
+
+
+def plan(task: TaskConfig, topology: str) -> Plan:
+    """Compiles a task's train step for a topology and returns what it needs there.
+
+    No table is ever made, here or anywhere: all arrays are shapes.
+
+    Args:
+      task: the config; its data need not be there.
+      topology: `CHIP:SIDES`, as in "v5e:16x16" or "v5p:4x4x4".
+
+    Raises:
+      ConfigError: no such topology, no TPU compiler, or a batch or tables that do not divide.
+    """
+    chip, sides = chip_of(topology)
+    devices = devices_of(topology)
+    chips = math.prod(sides)
+    per_chip = len(devices) // chips
+    done = compile_step(task, devices)
+    tables = _tables(task, done, chips)
+    needs = done.needs * per_chip
+    traffic = traffic_of(_stacks(task), done, len(devices), per_chip)
+    values, slots = sum(t.values for t in tables), sum(t.slots for t in tables)
+    return Plan(
+        topology=topology,
+        chip=chip,
+        chips=chips,
+        batch_size=task.input.batch_size,
+        tables=tables,
+        values=values,
+        slots=slots,
+        dense=per_chip * _bytes((done.state.params, done.state.opt_state)),
+        batch=_bytes(done.batch) // chips,
+        activations=per_chip * done.activations,
+        temporary=per_chip * done.temporary,
+        needs=needs,
+        fits=done.fits,
+        traffic=traffic,
+        bound=bound_of(traffic, chip, sides, task.input.batch_size),
+        engine=_engine(chip),
+        advice=advise(task, tables, needs, chip, chips, done.fits),
+        compile_seconds=done.seconds,
+    )
+
+
+def _engine(chip: Chip) -> str:
+    if not chip.sparsecores:
+        return f"xla: {chip.name} has no SparseCores"
+    return f"xla: this version has no engine for the {chip.sparsecores} SparseCores of a chip"
+
+
+def _stacks(task: TaskConfig) -> Any:
+    """Returns the tables as they are stacked, the same for any number of devices."""
+    return XlaEngine(task.tables, task.features, batch_size=task.input.batch_size).stacks
+
+
+def _tables(task: TaskConfig, done: Compiled, chips: int) -> tuple[TableBytes, ...]:
+    """Returns the tables by size; a stack's padding is shared out by rows."""
+    found = []
+    for stack in _stacks(task):
+        arrays = done.state.tables["stacks"][stack.name]
+        total = sum(table.vocab_size for table in stack.tables)
+        values, slots = _bytes(arrays["value"]), _bytes(arrays["slots"])
+        for table in stack.tables:
+            share = table.vocab_size / total / chips
+            found.append(
+                TableBytes(
+                    table.name,
+                    table.vocab_size,
+                    table.dim,
+                    round(values * share),
+                    round(slots * share),
+                )
+            )
+    return tuple(sorted(found, key=lambda t: (-t.values - t.slots, t.name)))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def plans(task: TaskConfig, topologies: str) -> list[Plan]:
+    """Returns a plan for each of the topologies, given with commas between them.
+
+    Raises:
+      ConfigError: as `plan`; or none given.
+    """
+    names = [name.strip() for name in topologies.split(",") if name.strip()]
+    if not names:
+        raise ConfigError("no topology: give one, as in v5p:4x4x4")
+    for name in names:
+        chip_of(name)
+    return [plan(task, name) for name in names]

@@ -1,0 +1,106 @@
+"""Plans as text: one table whose columns are the topologies."""
+
+from collections.abc import Sequence
+
+from monolith_jax.planning.chips import GIB, Chip
+from monolith_jax.planning.plan import Plan
+
+LARGEST = 5
+"""Tables that are listed by name."""
+
+
+def render(plans: Sequence[Plan]) -> str:
+    """Returns the plans side by side, then the advice, the formula and the chips' figures."""
+    rows = [("per chip", *(plan.topology for plan in plans))]
+    rows += [(name, *(cell(plan) for plan in plans)) for name, cell in _ROWS]
+    parts = [_grid(rows), _largest(plans[0])]
+    for plan in plans:
+        parts += [f"{plan.topology}: {line}" for line in plan.advice]
+    engines = [f"{plan.topology}: engine {plan.engine}" for plan in plans]
+    parts += [*engines, _NOTES, _figures([plan.chip for plan in plans])]
+    return "\n".join(parts)
+
+
+def _gib(value: float) -> str:
+    return f"{value / GIB:,.2f} GiB"
+
+
+def _mb(value: float) -> str:
+    return f"{value / 1e6:,.0f} MB"
+
+
+def _or_unknown(plan: Plan, value: int) -> str:
+    return _gib(value) if plan.fits else "does not fit"
+
+
+def _ms(value: float) -> str:
+    return f"{value * 1e3:,.2f} ms"
+
+
+_ROWS = (
+    ("chips", lambda p: f"{p.chips:,} x {p.chip.name}"),
+    ("examples a step", lambda p: f"{p.batch_size / p.chips:,.0f} of {p.batch_size:,}"),
+    ("tables", lambda p: _gib(p.values)),
+    ("slots", lambda p: _gib(p.slots)),
+    ("dense and its slots", lambda p: _gib(p.dense)),
+    ("batch", lambda p: _gib(p.batch)),
+    ("temporaries", lambda p: _or_unknown(p, p.temporary)),
+    ("  activations of these", lambda p: _gib(p.activations)),
+    ("in all, by the compiler", lambda p: _gib(p.needs)),
+    ("memory", lambda p: _gib(p.chip.hbm_bytes)),
+    ("fits", lambda p: "yes" if p.fits else "NO"),
+    ("HBM traffic a step", lambda p: _mb(p.traffic.hbm)),
+    ("  touched rows", lambda p: _mb(p.traffic.rows)),
+    ("  exchange", lambda p: _mb(p.traffic.exchange)),
+    ("  ids' rows", lambda p: _mb(p.traffic.ids)),
+    ("  dense", lambda p: _mb(p.traffic.dense)),
+    ("sent to other chips", lambda p: _mb(p.traffic.links)),
+    ("operations", lambda p: f"{p.traffic.flops / 1e9:,.1f} G"),
+    ("time of memory", lambda p: _ms(p.bound.memory)),
+    ("time of links", lambda p: _ms(p.bound.links)),
+    ("time of compute", lambda p: _ms(p.bound.compute)),
+    ("samples/s at most", lambda p: f"{p.bound.samples:,.0f}"),
+    ("  limited by", lambda p: p.bound.limit),
+    ("samples/s, all chips", lambda p: f"{p.bound.samples * p.chips:,.0f}"),
+    ("compiled in", lambda p: f"{p.compile_seconds:.0f} s"),
+)
+
+_NOTES = (
+    "samples/s at most = (examples a step) / max(times): every resource busy all the time; a real "
+    "run is slower.\ntimes: HBM bytes / HBM rate; bytes sent through the narrowest cut of the "
+    "torus; operations / bfloat16 rate. Ids are taken as even, which touches the most rows."
+)
+
+
+def _largest(plan: Plan) -> str:
+    lines = [f"largest tables on {plan.topology}, per chip:"]
+    lines += [
+        f"  {table.name}: {table.rows:,} x {table.dim}: values {_gib(table.values)}, slots "
+        f"{_gib(table.slots)}"
+        for table in plan.tables[:LARGEST]
+    ]
+    return "\n".join(lines)
+
+
+def _figures(chips: Sequence[Chip]) -> str:
+    rows = [("chip", "memory", "HBM rate", "bfloat16", "ICI", "published at")]
+    rows += [
+        (
+            chip.name,
+            f"{chip.hbm_bytes // GIB} GiB",
+            f"{chip.hbm_rate / 1e9:,.0f} GB/s",
+            f"{chip.flops / 1e12:,.0f} TFLOP/s",
+            f"{chip.ici_rate / 1e9:,.0f} GB/s",
+            chip.source,
+        )
+        for chip in dict.fromkeys(chips)
+    ]
+    return _grid(rows)
+
+
+def _grid(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,50 @@
+"""The devices of a TPU slice that is not there, for compiling only."""
+
+import importlib.util
+import os
+from typing import Any
+
+from monolith_jax.errors import ConfigError
+from monolith_jax.planning.chips import chip_of
+
+_SWITCHES = {
+    "TPU_SKIP_MDS_QUERY": "1",  # no questions to a Cloud VM's metadata server
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a plan takes no chip from a program that runs
+    "TPU_ACCELERATOR_TYPE": "v5p-8",  # unused, but libtpu complains of its absence
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+
+
+def devices_of(topology: str) -> list[Any]:
+    """Returns the devices of a slice, which programs can be compiled for but not run on.
+
+    TPU7x has two devices a chip, the others one. Call it before jax has looked for its devices,
+    where the program's own ones are not to be TPUs: it sets the environment that libtpu wants.
+
+    Args:
+      topology: `CHIP:SIDES`, as in "v5e:16x16" or "v5p:4x4x4".
+
+    Raises:
+      ConfigError: no such topology, or libtpu, which has the compiler, is not installed.
+    """
+    chip_of(topology)
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            "planning needs the TPU compiler, which works without a TPU: "
+            "pip install 'monolith-jax[tpu]'"
+        )
+    for name, value in _SWITCHES.items():
+        os.environ.setdefault(name, value)
+    from jax.experimental import topologies
+
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    except Exception as error:  # jax wraps none of what libtpu raises.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"topology {topology!r}: the TPU compiler knows none: {reason}"
+        ) from error
+    return list(found.devices)

@@ -1,0 +1,106 @@
+"""What a step moves and computes on one chip, and the bound on its speed that follows.
+
+Counted by rows and arrays, not taken from XLA's cost model, which charges a gather with its whole
+table. As if nothing stayed on the chip between two uses, per device:
+
+    rows      U (2 v + 2 s)          each touched row and its slots, once in and once out
+    exchange  4 D C r                received and sent, forward and backward (D > 1)
+    ids       3 b r                  each id's row read forward; its gradient read and added
+    dense     P (4 + 2 k) 4 + 2 A    parameters, gradients, k slots; activations out and in
+
+U touched rows of a device, v and s the bytes of a row's value and slots as they are stored, D
+devices, C the rows that one asks of another, r = 4 dim, b ids of a device's examples, P dense
+parameters, A the activations' bytes. TF's Adam moves every row: there U is all of them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from monolith_jax.planning.chips import Chip
+from monolith_jax.planning.compiled import Compiled
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes and operations of one step on one chip."""
+
+    rows: float
+    exchange: float
+    ids: float
+    dense: float
+    links: float
+    flops: float
+
+    @property
+    def hbm(self) -> float:
+        """Bytes in and out of the chip's memory."""
+        return self.rows + self.exchange + self.ids + self.dense
+
+
+def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traffic:
+    """Returns the traffic of a step.
+
+    Args:
+      stacks: the engine's tables.
+      done: the compiled step, whose shapes are counted.
+      devices: over all chips.
+      per_chip: devices of a chip.
+    """
+    rows = exchange = ids = links = 0.0
+    for stack in stacks:
+        arrays, asked = done.state.tables["stacks"][stack.name], done.batch["lookups"][stack.name]
+        physical, row = stack.layout.physical_rows, 4 * stack.layout.dim
+        stored = sum(_bytes(leaf) for leaf in (arrays["value"], *arrays["slots"].values()))
+        touched = physical if stack.rule.touches_all_rows else asked.rows.shape[0]
+        rows += 2 * touched / devices * stored / physical
+        ids += 3 * math.prod(asked.index.shape) / devices * row
+        if devices > 1:
+            received = devices * asked.send.shape[2] * row
+            exchange += 4 * received
+            links += 2 * received * (devices - 1) / devices
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(done.state.params))
+    state = sum(_bytes(leaf) for leaf in jax.tree.leaves(done.state.opt_state))
+    dense = 16.0 * parameters + 2.0 * state + 2.0 * done.activations
+    if devices > 1:
+        links += 2 * 4 * parameters * (devices - 1) / devices  # the gradients' all-reduce
+    each = (rows, exchange, ids, dense, links, done.flops)
+    return Traffic(*(per_chip * value for value in each))
+
+
+def _bytes(leaf: Any) -> int:
+    return int(leaf.size * leaf.dtype.itemsize)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Seconds of a step on each resource, and the samples/s per chip that they allow at most."""
+
+    memory: float
+    compute: float
+    links: float
+    samples: float
+    limit: str
+
+
+def bound_of(traffic: Traffic, chip: Chip, sides: tuple[int, ...], batch: int) -> Bound:
+    """Returns the bound: `samples/s/chip = (batch / chips) / max(memory, compute, links)`.
+
+        memory   HBM bytes / HBM rate
+        compute  operations / bfloat16 rate
+        links    the larger of: bytes sent / (ICI rate / 2), what the chip can send;
+                 bytes sent * k / (4 w link rate), what the narrowest cut through the slice lets
+                 by: k its longest side, w = 2 if that is a ring, else 1
+
+    All resources are taken to be fully used, at the same time: a real step is slower.
+    """
+    memory, compute = traffic.hbm / chip.hbm_rate, traffic.flops / chip.flops
+    longest = max(sides)
+    wrap = 2 if chip.wraps(longest) else 1
+    cut = traffic.links * longest / (4 * wrap * chip.link_rate)
+    links = max(traffic.links / (chip.ici_rate / 2), cut) if math.prod(sides) > 1 else 0.0
+    times = {"memory": memory, "compute": compute, "links": links}
+    limit = max(times, key=lambda name: times[name])
+    return Bound(memory, compute, links, batch / math.prod(sides) / times[limit], limit)
