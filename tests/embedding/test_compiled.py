@@ -51,10 +51,18 @@ def test_no_copy_of_a_table(compiled: Any) -> None:
     assert ("all-to-all" in text) == sharded
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install libtpu")
-@pytest.mark.parametrize("dim", [32, 128])
-def test_compiles_for_a_tpu_without_a_copy_of_a_table(dim: int) -> None:
-    """A v6e of four chips, 4 M rows; takes some ten seconds of the TPU compiler."""
+TOPOLOGIES = (
+    "v4:2x2x1/32",
+    "v5e:2x2/128",
+    "v5p:2x2x1/128",
+    "v6e:2x2/32",
+    "tpu7x:2x2x1/32",
+)
+
+
+@pytest.fixture(scope="module")
+def programs() -> dict[str, Any]:
+    """The train step of movielens.DeepFM for each topology and dim, as tpu_program.py reads it."""
     switches = {
         "TPU_SKIP_MDS_QUERY": "1",
         "JAX_PLATFORMS": "cpu",
@@ -62,17 +70,39 @@ def test_compiles_for_a_tpu_without_a_copy_of_a_table(dim: int) -> None:
     }
     script = Path(__file__).with_name("tpu_program.py")
     done = subprocess.run(
-        [sys.executable, str(script), "v6e:2x2", str(dim)],
+        [sys.executable, str(script), *TOPOLOGIES],
         env={**os.environ, **switches, "XLA_FLAGS": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["alias"] >= 2 * found["array"]
-    assert found["temp"] <= 16 * found["batch"] < found["array"]
-    if found["text"]:
-        assert found["copies"] == []
-        assert found["collectives"] == ["all-to-all"]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {one["name"]: one for one in found}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install libtpu")
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_the_train_step_of_deepfm_on_a_tpu(name: str, programs: dict[str, Any]) -> None:
+    """Memory: at most 4 lines of 512 bytes for each id of a device's batch.
+
+    Traffic: rows of 128 stay within 1.5 times the floor, each row and slot once in and once out;
+    narrower ones move whole lines, once in and once out.
+    """
+    found = programs[name]
+    assert found["alias"] >= found["state"]
+    assert found["temp"] <= 4 * 512 * found["ids"]
+    if not found["text"]:
+        return  # jaxlib 0.10 cannot print the program
+    assert found["copies"] == []
+    assert found["host"] == []
+    kinds = {kind for kind, _ in found["collectives"]}
+    assert kinds == {"all-to-all", "all-reduce"}
+    assert all(size <= 512 * found["ids"] for _, size in found["collectives"])
+    dim = int(name.split("/")[1])
+    for stack, moved in found["traffic"].items():
+        ratio = moved / found["floors"][stack]
+        print(f"{found['kind']}: {stack}: {ratio:.2f} times the floor")
+        if stack.startswith(f"dim{dim}_"):
+            assert 1.0 <= ratio <= 1.5 * 128 / dim
