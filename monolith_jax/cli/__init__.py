@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from monolith_jax.cli import data, evaluate, models, plan, train
+from monolith_jax.cli import data, evaluate, models, plan, tf_checkpoint, train
 from monolith_jax.errors import UserError, did_you_mean
 
 
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="log everything, show tracebacks")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, models, data, plan):
+    for command in (train, evaluate, models, data, plan, tf_checkpoint):
         command.add(commands)
     return parser
 

@@ -138,7 +138,7 @@ def _inspect(options: argparse.Namespace, rest: list[str]) -> int:
     from monolith_jax.checkpoint.tf import open_bundle
 
     with open_bundle(options.prefix) as bundle:
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "name": name,
                 "dtype": "string" if info.dtype.hasobject else str(info.dtype),
