@@ -14,19 +14,34 @@ from monolith_jax.embedding.config import (
     Uniform,
 )
 from monolith_jax.embedding.engine import Engine, Rows, State
+from monolith_jax.embedding.slots import (
+    FeatureColumn,
+    FeatureSlice,
+    FeatureSlot,
+    QuotientRemainder,
+    slot_configs,
+)
+from monolith_jax.embedding.vocabulary import Vocabulary, read_counts
 from monolith_jax.embedding.xla import XlaEngine
 
 __all__ = [
     "Constant",
     "Engine",
+    "FeatureColumn",
     "FeatureConfig",
+    "FeatureSlice",
+    "FeatureSlot",
     "Initializer",
     "Lookups",
     "Normal",
+    "QuotientRemainder",
     "Rows",
     "StackLookups",
     "State",
     "TableConfig",
     "Uniform",
+    "Vocabulary",
     "XlaEngine",
+    "read_counts",
+    "slot_configs",
 ]
