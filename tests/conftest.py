@@ -9,12 +9,17 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import jax
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+pytest_plugins = ["gcs_emulator"]  # the fixtures gcs, faults and quick_retries
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

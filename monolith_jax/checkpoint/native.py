@@ -5,12 +5,15 @@
 
 A step folder counts only once orbax has committed it, so a process that is killed while it saves
 leaves the checkpoint before. Restoring always names the shardings to restore onto: the number of
-devices may change between a save and a restore.
+devices may change between a save and a restore. In a bucket (gs://) a step is staged on the local
+disk, uploaded in the background and committed by a marker: see `_bucket`.
 """
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
@@ -18,6 +21,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from monolith_jax import storage
+from monolith_jax.checkpoint import _bucket
 from monolith_jax.errors import CheckpointError, DivergedError
 
 StateT = TypeVar("StateT")
@@ -28,7 +33,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-      directory: their folder, local or gs://; made if it is missing.
+      directory: their folder, local or gs://; made if it is missing. For gs:// the local disk
+        (TMPDIR) has to have room for one checkpoint, and there may be one process only.
       keep: how many of the newest to keep; default: all.
       read_only: for a reader beside a running trainer; nothing is made, cleaned up or deleted.
 
@@ -48,6 +54,18 @@ class Checkpoints:
 
     def __init__(self, directory: str, keep: int | None = None, *, read_only: bool = False) -> None:
         self.directory = epath.Path(directory)
+        self._read_only = read_only
+        if storage.is_gs(directory):
+            self._upload: _Upload | None = _Upload(str(self.directory), keep, read_only)
+            if not read_only:
+                self._manager = self._open(self._upload.staging, None, False)
+        else:
+            self._upload = None
+            self._manager = self._open(self.directory, keep, read_only)
+
+    def _open(self, folder: Any, keep: int | None, read_only: bool) -> ocp.CheckpointManager:
+        """Returns orbax's manager of a local folder."""
+        folder = epath.Path(folder)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=not read_only,
@@ -55,11 +73,13 @@ class Checkpoints:
             read_only=read_only,
         )
         if not read_only:
-            self._guard(lambda: self.directory.mkdir(parents=True, exist_ok=True))
-        self._manager = self._guard(lambda: ocp.CheckpointManager(self.directory, options=options))
+            self._guard(lambda: folder.mkdir(parents=True, exist_ok=True))
+        return self._guard(lambda: ocp.CheckpointManager(folder, options=options))
 
     def steps(self) -> list[int]:
         """Returns the complete steps, ascending."""
+        if self._upload is not None:
+            return self._upload.steps()
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, run: dict[str, Any]) -> None:
@@ -76,12 +96,16 @@ class Checkpoints:
           DivergedError: a value is not finite; nothing is written.
           CheckpointError: it could not be written; the message names the last good one.
         """
+        if self._upload is not None:
+            self.wait()  # one checkpoint at a time on the local disk
         self.check()
-        if step in self._manager.all_steps():
+        if step in self.steps():
             return
         self._check_finite(step, state)
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), run=ocp.args.JsonSave(run))
         self._guard(lambda: self._manager.save(step, args=items, force=True), step)
+        if self._upload is not None:
+            self._upload.start(step, self._manager)
 
     def restore(self, step: int, abstract: StateT) -> tuple[StateT, dict[str, Any]]:
         """Reads a checkpoint onto the shardings of `abstract`.
@@ -93,13 +117,26 @@ class Checkpoints:
         Raises:
           CheckpointError: it is damaged, or its arrays are not those of `abstract`.
         """
+        if self._upload is not None:
+            self.wait()
+            with _bucket.fetched(str(self.directory / str(step))) as folder:
+                manager = self._open(folder, None, True)
+                try:
+                    return self._restore(manager, step, abstract)
+                finally:
+                    manager.close()
+        return self._restore(self._manager, step, abstract)
+
+    def _restore(
+        self, manager: ocp.CheckpointManager, step: int, abstract: StateT
+    ) -> tuple[StateT, dict[str, Any]]:
         arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
         items = ocp.args.Composite(
             state=ocp.args.PyTreeRestore(abstract, restore_args=arguments),
             run=ocp.args.JsonRestore(),
         )
         try:
-            restored = self._manager.restore(step, args=items)
+            restored = manager.restore(step, args=items)
         except (ValueError, KeyError, OSError) as error:
             raise CheckpointError(
                 f"checkpoint {self.directory / str(step)} cannot be restored: {_line(error)}"
@@ -118,7 +155,9 @@ class Checkpoints:
 
     def check(self) -> None:
         """Raises the error of a save in the background, if there is one."""
-        self._guard(self._manager.check_for_errors)
+        if self._upload is not None:
+            return self._guard(self._upload.check)
+        return self._guard(self._manager.check_for_errors)
 
     def wait(self) -> None:
         """Returns when everything is written.
@@ -126,14 +165,25 @@ class Checkpoints:
         Raises:
           CheckpointError: it could not be written; the message names the last good one.
         """
-        self._guard(self._manager.wait_until_finished)
+        if self._upload is not None:
+            return self._guard(self._upload.wait)
+        return self._guard(self._manager.wait_until_finished)
 
     def close(self) -> None:
         """Waits, and gives the threads back."""
-        self._guard(self._manager.close)
+        if self._upload is None:
+            return self._guard(self._manager.close)
+        try:
+            self.wait()
+        finally:
+            if not self._read_only:
+                self._manager.close()
+            self._upload.close()
 
     def last_good(self) -> str:
         """Returns the newest complete checkpoint's path, as an error message says it."""
+        if self._upload is not None:  # no question to a bucket that may be what failed
+            return self._upload.last_good()
         # Asked after a failed save, so read from the folder and not from the manager's memory.
         folders = self.directory.iterdir() if self.directory.exists() else ()
         steps = [
@@ -147,6 +197,11 @@ class Checkpoints:
         """Runs an orbax call; what stops it from writing becomes one line for the user."""
         try:
             return call()
+        except storage.StorageError as error:
+            raise CheckpointError(
+                f"a checkpoint could not be written: {error}; "
+                f"the last good checkpoint: {self.last_good()}"
+            ) from error
         except Exception as error:
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             raise CheckpointError(
@@ -167,6 +222,73 @@ class Checkpoints:
                 f"step {step}: {bad[0]} holds values that are not finite"
                 f"{f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''}; nothing was saved"
             )
+
+
+class _Upload:
+    """What carries the finished steps of a staging folder to a bucket, one after the other.
+
+    Args:
+      folder: the checkpoints' folder in the bucket.
+      keep: how many of the newest to keep; None: all.
+      read_only: nothing is staged or deleted.
+    """
+
+    def __init__(self, folder: str, keep: int | None, read_only: bool) -> None:
+        self._folder, self._keep = folder, keep
+        self._steps = _bucket.committed(folder)
+        self._read_only, self._running = read_only, None
+        if read_only:
+            return
+        if jax.process_count() > 1:
+            raise CheckpointError(
+                f"{folder}: several processes cannot write native checkpoints to gs:// yet; "
+                "take a folder that all of them share, or one process"
+            )
+        _bucket.remove_unfinished(folder)
+        self.staging = _bucket.staging_folder()
+        self._pool = ThreadPoolExecutor(1, "checkpoint-upload")
+
+    _running: Future[None] | None
+
+    def steps(self) -> list[int]:
+        """Returns the steps that are complete in the bucket, ascending."""
+        if self._read_only:  # a trainer beside us may have written more
+            self._steps = _bucket.committed(self._folder)
+        return list(self._steps)
+
+    def last_good(self) -> str:
+        """Returns the newest complete step's path, or "none"."""
+        return f"{self._folder}/{self._steps[-1]}" if self._steps else "none"
+
+    def start(self, step: int, manager: ocp.CheckpointManager) -> None:
+        """Starts to wait for a local save, to upload it, and to delete what is not kept."""
+        self._running = self._pool.submit(self._carry, step, manager)
+
+    def _carry(self, step: int, manager: ocp.CheckpointManager) -> None:
+        manager.wait_until_finished()
+        _bucket.commit(self.staging / str(step), f"{self._folder}/{step}")
+        self._steps = sorted([*self._steps, step])
+        manager.delete(step)
+        while self._keep is not None and len(self._steps) > self._keep:
+            _bucket.remove(f"{self._folder}/{self._steps[0]}")
+            del self._steps[0]
+
+    def check(self) -> None:
+        """Raises what stopped an upload that has ended."""
+        if self._running is not None and self._running.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for the upload; raises what stopped it, once."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def close(self) -> None:
+        """Gives thread and local disk back."""
+        if not self._read_only:
+            self._pool.shutdown()
+            shutil.rmtree(self.staging, ignore_errors=True)
 
 
 @jax.jit
