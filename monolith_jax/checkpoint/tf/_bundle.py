@@ -14,7 +14,7 @@ from monolith_jax.checkpoint.tf import _boxes, _dtypes, _read, _strings
 from monolith_jax.checkpoint.tf._crc import crc32c, mask
 from monolith_jax.checkpoint.tf._errors import blame
 from monolith_jax.checkpoint.tf._files import DataFiles
-from monolith_jax.checkpoint.tf._index import SLICE_KEY, index_path, read_index, text
+from monolith_jax.checkpoint.tf._index import SLICE_KEY, index_path, names, read_index
 from monolith_jax.checkpoint.tf._ordered_code import slice_key
 from monolith_jax.checkpoint.tf._plan import Target
 from monolith_jax.checkpoint.tf._protos import Entry
@@ -78,7 +78,8 @@ class Bundle:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.shards, self._entries = read_index(prefix)
-        self._named = {text(k): e for k, e in self._entries.items() if k[:1] != SLICE_KEY}
+        keys = [key for key in self._entries if key[:1] != SLICE_KEY]
+        self._named = dict(zip(names(keys), map(self._entries.__getitem__, keys), strict=True))
         self.entries: Mapping[str, TensorInfo] = _Entries(self)
         self._files = DataFiles(prefix, self.shards)
         self._window: tuple[int, int, bytes] = (-1, 0, b"")

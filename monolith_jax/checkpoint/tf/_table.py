@@ -8,8 +8,11 @@ Reading takes memory and time in proportion to the file, whatever the file says:
 other, keys ascend, and the keys together may be no longer than 64 times the file.
 """
 
+import itertools
+import operator
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from monolith_jax.checkpoint.tf import _snappy
 from monolith_jax.checkpoint.tf._crc import crc32c, mask
@@ -22,23 +25,52 @@ _KEY_GAIN = 64
 _KEY_BYTES = 1 << 24  # always allowed
 
 
+class Block(NamedTuple):
+    """A data block, and where its entries lie.
+
+    Attributes:
+      content: its bytes, checked and decompressed.
+      keys: of the entries, ascending.
+      starts: where the value of each entry begins in the content.
+      ends: where it ends.
+    """
+
+    content: bytes
+    keys: list[bytes]
+    starts: list[int]
+    ends: list[int]
+
+
 def read_table(data: bytes) -> list[tuple[bytes, bytes]]:
     """Returns the (key, value) pairs of a table, in their order.
 
     Raises:
       Malformed: it is damaged, or no table.
     """
-    entries: list[tuple[bytes, bytes]] = []
+    return [
+        (key, block.content[start:end])
+        for block in read_blocks(data)
+        for key, start, end in zip(*block[1:], strict=True)
+    ]
+
+
+def read_blocks(data: bytes) -> Iterator[Block]:
+    """Yields the data blocks of a table, their values still in place.
+
+    Raises:
+      Malformed: it is damaged, or no table.
+    """
     allowed = _KEY_BYTES + _KEY_GAIN * len(data)
-    for block in data_blocks(data):
-        for key, value in block_entries(block):
-            if entries and key <= entries[-1][0]:
-                raise Malformed(f"the key {key[:80]!r} is out of order")
-            allowed -= len(key)
-            if allowed < 0:
-                raise Malformed("its keys are longer than such a file can need")
-            entries.append((key, value))
-    return entries
+    last: bytes | None = None
+    for content in data_blocks(data):
+        block = _spans(content, allowed)
+        allowed -= sum(map(len, block.keys))
+        keys = block.keys if last is None else [last, *block.keys]
+        if not all(map(operator.lt, keys, keys[1:])):
+            wrong = next(b for a, b in itertools.pairwise(keys) if b <= a)
+            raise Malformed(f"the key {wrong[:80]!r} is out of order")
+        last = keys[-1] if keys else None
+        yield block
 
 
 def data_blocks(data: bytes) -> Iterator[bytes]:
@@ -78,29 +110,39 @@ def read_block(data: bytes, start: int, size: int, end: int) -> bytes:
     raise Malformed(f"the block at {start} has the compression {kind}; 0 and 1 (snappy) are known")
 
 
-def block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the (key, value) pairs of a block's contents."""
+def block_entries(block: bytes) -> list[tuple[bytes, bytes]]:
+    """Returns the (key, value) pairs of a block's contents."""
+    _, keys, starts, ends = _spans(block, _KEY_BYTES + _KEY_GAIN * len(block))
+    return [(k, block[start:end]) for k, start, end in zip(keys, starts, ends, strict=True)]
+
+
+def _spans(block: bytes, allowed: int) -> Block:
+    """Returns where the entries of a block lie; its keys may take `allowed` bytes together."""
     end = entries_end(block)
+    keys: list[bytes] = []
+    starts: list[int] = []
+    ends: list[int] = []
     at, key = 0, b""
     while at < end:
-        shared, rest, length, at = _entry_header(block, at)
-        stop = at + rest
-        if shared > len(key) or stop + length > end:
-            raise Malformed(f"an entry after {key[:80]!r} does not fit in its block")
-        key = key[:shared] + block[at:stop]
-        at = stop + length
-        yield key, block[stop:at]
-
-
-def _entry_header(block: bytes, at: int) -> tuple[int, int, int, int]:
-    if at + 3 <= len(block):
-        shared, rest, length = block[at : at + 3]
+        shared, rest, length = block[at], block[at + 1], block[at + 2]  # before a count of 4 bytes
         if (shared | rest | length) < 128:  # as good as always
-            return shared, rest, length, at + 3
-    shared, at = read_varint(block, at)
-    rest, at = read_varint(block, at)
-    length, at = read_varint(block, at)
-    return shared, rest, length, at
+            at += 3
+        else:
+            shared, at = read_varint(block, at)
+            rest, at = read_varint(block, at)
+            length, at = read_varint(block, at)
+        start = at + rest
+        at, begin = start + length, at
+        if shared > len(key) or at > end:
+            raise Malformed(f"an entry after {key[:80]!r} does not fit in its block")
+        allowed -= shared + rest
+        if allowed < 0:
+            raise Malformed("its keys are longer than such a file can need")
+        key = key[:shared] + block[begin:start]
+        keys.append(key)
+        starts.append(start)
+        ends.append(at)
+    return Block(block, keys, starts, ends)
 
 
 def entries_end(block: bytes) -> int:

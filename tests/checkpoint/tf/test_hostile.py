@@ -6,10 +6,13 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from monolith_jax.checkpoint.tf import Bundle, BundleWriter, open_bundle, read_state_file
+from monolith_jax.checkpoint.tf import Bundle, BundleWriter, load, open_bundle, read_state_file
 from monolith_jax.checkpoint.tf import _table_write as tables
 from monolith_jax.checkpoint.tf._crc import crc32c, mask
 from monolith_jax.checkpoint.tf._protos import Entry, encode_entry, encode_header
@@ -21,6 +24,7 @@ from monolith_jax.errors import CheckpointError, UserError
 # Of each kind. Seeds from 1000 on were run once, in a script that calls `fuzz`, without measuring
 # memory: 40,000 of "index", 30,000 of "values", 30,000 of "data", 10,000 of "blocks".
 RUNS = 500
+LOADS = 60
 HEADER = (b"", encode_header(1))
 
 
@@ -41,6 +45,12 @@ def sample(tmp_path_factory) -> Path:
 def _read_all(prefix: Path) -> dict[str, np.ndarray]:
     with open_bundle(prefix) as bundle:
         return {name: _read_one(bundle, name) for name in bundle.entries}
+
+
+def _load_all(prefix: Path) -> dict[str, np.ndarray]:
+    found = load(prefix, {"table": NamedSharding(jax.make_mesh((2,), ("x",)), P("x"))}, lossy=True)
+    found |= load(prefix, names=["a/float", "scalar", "empty"], lossy=True)
+    return {name: np.asarray(value) for name, value in found.items()}
 
 
 def _read_one(bundle: Bundle, name: str) -> np.ndarray:
@@ -119,7 +129,13 @@ def _is_trailer(data: bytearray, at: int) -> bool:
     )
 
 
-def fuzz(sample: Path, folder: Path, kind: str, seed: int) -> str:
+def fuzz(
+    sample: Path,
+    folder: Path,
+    kind: str,
+    seed: int,
+    read: Callable[[Path], dict[str, np.ndarray]] = _read_all,
+) -> str:
     """Runs one case; returns what came of it. Anything but a typed error is raised."""
     rng = random.Random(f"{kind}{seed}")
     index = Path(f"{sample}.index").read_bytes()
@@ -133,9 +149,9 @@ def fuzz(sample: Path, folder: Path, kind: str, seed: int) -> str:
     (folder / "x.data-00000-of-00001").write_bytes(data)
     said = ""
     try:
-        found = _read_all(folder / "x")
+        found = read(folder / "x")
         if kind == "data":  # the index is whole, so what passes its checksums is the truth
-            for name, value in _read_all(sample).items():
+            for name, value in read(sample).items():
                 assert np.array_equal(found[name], value), name
     except CheckpointError as error:
         said = str(error)
@@ -153,6 +169,17 @@ def test_mutated_files_are_typed_errors_in_bounded_memory(sample, tmp_path, kind
     tracemalloc.stop()
     assert peak < 32 << 20
     assert outcomes.count("error") > runs // 4
+
+
+@pytest.mark.parametrize("kind", ["index", "values", "data"])
+def test_load_of_mutated_files_is_a_typed_error_in_bounded_memory(sample, tmp_path, kind):
+    assert set(_load_all(sample)) == {"table", "a/float", "scalar", "empty"}
+    tracemalloc.start()
+    outcomes = [fuzz(sample, tmp_path, kind, seed, _load_all) for seed in range(LOADS)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32 << 20
+    assert outcomes.count("error") > LOADS // 10
 
 
 def test_each_flipped_bit_of_the_data_is_found(sample, tmp_path):
