@@ -1,0 +1,254 @@
+"""A whole train step of a DeepFM against the same model in TF1 graph mode and in plain JAX.
+
+26 ids of Zipf 1.05 over tables of 10 M x 16 in all, 13 floats, batch 16,384; Adagrad on the tables,
+Adam on the rest. Ours is `training.Program`'s own step, and counts the host's half (deduplication
+and transfer) too. TF's is one call of a graph-mode session. Plain JAX differentiates through
+`table[ids]`, which makes a dense gradient, and updates it with the same rules, donated.
+
+Further rows hold our step on tables of 1 M rows (ours) against 50 M (theirs): the ratio is how much
+a larger table costs. Memory is printed for a process of its own, started with `--memory`
+(Linux).
+
+    python -m benchmarks.train_step [--json FILE] [--quick]
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import _harness
+from monolith_jax.embedding import Constant, FeatureConfig, TableConfig
+from monolith_jax.input import Batch
+from monolith_jax.models import DeepFMConfig
+from monolith_jax.optimizers import Adagrad, Adam, as_optax
+from monolith_jax.task import InputConfig, TaskConfig
+from monolith_jax.training import Program
+
+IDS, FLOATS, DIM, BATCHES = 26, 13, 16, 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model's sizes: rows over all tables, examples of a batch, widths of the MLP."""
+
+    rows: int
+    batch: int
+    hidden: tuple[int, ...]
+
+    @property
+    def vocab(self) -> int:
+        """Rows of one table."""
+        return self.rows // IDS
+
+    def task(self) -> TaskConfig:
+        """The model as this package has it."""
+        names = tuple(f"c{i}" for i in range(IDS))
+        rule = Adagrad(learning_rate=0.05)
+        return TaskConfig(
+            input=InputConfig(batch_size=self.batch),
+            tables=tuple(
+                TableConfig(
+                    name=name,
+                    vocab_size=self.vocab,
+                    dim=DIM,
+                    optimizer=rule,
+                    initializer=Constant(value=0.01),
+                )
+                for name in names
+            ),
+            features=tuple(FeatureConfig(name=name, table=name) for name in names),
+            dense=tuple(f"f{i}" for i in range(FLOATS)),
+            model=DeepFMConfig(vectors=names, hidden=self.hidden),
+            optimizer=Adam(),
+        )
+
+    def batches(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(ids [batch, IDS] within each table, floats, labels): Zipf(1.05), spread over rows."""
+        rng = np.random.default_rng(0)
+        made = []
+        for _ in range(BATCHES):
+            ids = rng.zipf(1.05, (self.batch, IDS)) % self.vocab
+            ids = (ids * 2_654_435_761) % self.vocab
+            floats = rng.normal(size=(self.batch, FLOATS)).astype(np.float32)
+            made.append((ids, floats, rng.integers(0, 2, self.batch).astype(np.float32)))
+        return made
+
+
+def ours(case: Case) -> Callable[[], object]:
+    """The package's own step, the host's half counted in."""
+    program = Program(case.task(), jax.devices()[:1])
+    batches = []
+    for ids, floats, labels in case.batches():
+        columns: dict[str, Any] = {f"c{i}": np.ascontiguousarray(ids[:, i]) for i in range(IDS)}
+        columns |= {f"f{i}": np.ascontiguousarray(floats[:, i]) for i in range(FLOATS)}
+        columns["label"] = labels
+        batches.append(Batch(columns, np.ones(case.batch, np.float32)))
+    turn = itertools.cycle(batches)
+    state, window = program.init(0), program.empty_window()
+
+    def one() -> object:
+        nonlocal state, window
+        state, window = program.train_step(state, window, program.prepare(next(turn)))
+        return float(window["loss"])
+
+    return one
+
+
+def plain_jax(case: Case) -> Callable[[], object]:
+    """The textbook form: `jax.grad` through `table[ids]`, a dense gradient, dense updates."""
+    module = case.task().instantiate()
+    names = [f"c{i}" for i in range(IDS)]
+    one_row = {name: jnp.zeros((1, DIM)) for name in names}
+    dense = module.init(jax.random.key(0), one_row, jnp.zeros((1, FLOATS)))["params"]
+    table = jnp.full((case.vocab * IDS, DIM), 0.01)
+    rules = {"dense": as_optax(Adam()), "table": as_optax(Adagrad(learning_rate=0.05))}
+    optimizer = optax.multi_transform(rules, {"dense": "dense", "table": "table"})
+    params = {"dense": dense, "table": table}
+    opt_state = optimizer.init(params)
+
+    def loss_of(params: Any, ids: jax.Array, floats: jax.Array, labels: jax.Array) -> jax.Array:
+        vectors = params["table"][ids]
+        embeddings = {name: vectors[:, i] for i, name in enumerate(names)}
+        logits = module.apply({"params": params["dense"]}, embeddings, floats)
+        return optax.sigmoid_binary_cross_entropy(logits, labels).mean()
+
+    def step(params: Any, opt_state: Any, *batch: jax.Array) -> Any:
+        loss, gradients = jax.value_and_grad(loss_of)(params, *batch)
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    compiled = jax.jit(step, donate_argnums=(0, 1))
+    offsets = np.arange(IDS) * case.vocab
+    turn = itertools.cycle(case.batches())
+
+    def one() -> object:
+        nonlocal params, opt_state
+        ids, floats, labels = next(turn)
+        rows = (ids + offsets).astype(np.int32)
+        params, opt_state, loss = compiled(params, opt_state, rows, floats, labels)
+        return float(loss)
+
+    return one
+
+
+def tensorflow(case: Case) -> Callable[[], object]:
+    """The same model as a TF1 user writes it, tables stacked into one variable."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default():
+        table = v1.get_variable(
+            "table",
+            [case.vocab * IDS, DIM],
+            initializer=v1.constant_initializer(0.01),
+            use_resource=True,
+        )
+        ids = v1.placeholder(tf.int64, [case.batch, IDS])
+        floats = v1.placeholder(tf.float32, [case.batch, FLOATS])
+        labels = v1.placeholder(tf.float32, [case.batch])
+        vectors = tf.gather(table, ids)
+        x = tf.concat([tf.reshape(vectors, [case.batch, IDS * DIM]), floats], 1)
+        dense = [v1.get_variable("bias", [], initializer=v1.zeros_initializer())]
+        for i, width in enumerate((*case.hidden, 1)):
+            shape = [int(x.shape[1]), width]
+            kernel = v1.get_variable(f"w{i}", shape, initializer=v1.glorot_uniform_initializer())
+            bias = v1.get_variable(f"b{i}", [width], initializer=v1.zeros_initializer())
+            x = tf.nn.bias_add(tf.matmul(x, kernel), bias)
+            x = tf.nn.relu(x) if i < len(case.hidden) else x
+            dense += [kernel, bias]
+        total = tf.reduce_sum(vectors, 1)
+        squares = tf.reduce_sum(tf.square(vectors), 1)
+        pairs = 0.5 * tf.reduce_sum(tf.square(total) - squares, 1)
+        logits = dense[0] + x[:, 0] + pairs
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+        loss = tf.reduce_mean(losses)
+        gradients = tf.gradients(loss, [table, *dense])
+        train = tf.group(
+            v1.train.AdagradOptimizer(0.05).apply_gradients([(gradients[0], table)]),
+            v1.train.AdamOptimizer().apply_gradients(zip(gradients[1:], dense, strict=True)),
+        )
+        session = v1.Session()
+        session.run(v1.global_variables_initializer())
+    turn = itertools.cycle(case.batches())
+
+    def one() -> object:
+        batch = dict(zip((ids, floats, labels), next(turn), strict=True))
+        return session.run([train, loss], batch)
+
+    return one
+
+
+def memory(case: Case) -> None:
+    """Prints the peak resident memory of our step, less what the process had before, in bytes."""
+    warm = ours(Case(26_000, case.batch, case.hidden))
+    for _ in range(2 * BATCHES):
+        warm()  # imports, compilers, threads and a batch's temporaries
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far, a compiler's, is forgotten
+    before = _kilobytes("VmRSS") * 1024
+    step = ours(case)
+    for _ in range(2 * BATCHES):
+        step()
+    peak = _kilobytes("VmHWM") * 1024
+    arrays = 2 * case.rows * DIM * 4
+    batch = case.batch * IDS * DIM * 4
+    print(
+        f"memory: tables and slots {arrays / 1e6:.0f} MB; peak resident beyond the process's "
+        f"{before / 1e6:.0f} MB at rest {(peak - before) / 1e6:.0f} MB, "
+        f"{(peak - before) / arrays:.2f} times (the bound with a batch's rows: "
+        f"{1.1 + batch / arrays:.2f})"
+    )
+
+
+def _kilobytes(name: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name))
+
+
+def main() -> None:
+    scale, batch = (100, 1024) if "--quick" in sys.argv else (1, 16_384)
+    narrow, wide = (64, 32), (400, 400, 400)
+    whole = Case(10_000_000 // scale, batch, narrow)
+    if "--memory" in sys.argv:
+        memory(whole)
+        return
+    args = _harness.arguments(__doc__)
+    small, large = (Case(n // scale, batch, narrow) for n in (1_000_000, 50_000_000))
+    contests: list[tuple[str, Callable[..., Any], Case, Case, str]] = [
+        ("MLP 64, 32", tensorflow, whole, whole, "TF1"),
+        ("MLP 400 x 3", tensorflow, whole, Case(whole.rows, batch, wide), "TF1"),
+        ("MLP 64, 32", plain_jax, whole, whole, "dense-gradient JAX"),
+        ("1 M rows", ours, large, small, "ours, 50 M rows"),
+    ]
+    rows = []
+    for name, other, theirs, mine, against in contests:
+        theirs = Case(theirs.rows, batch, mine.hidden)
+        rows.append(
+            _harness.compare(
+                name,
+                ours(mine),
+                other(theirs),
+                theirs_name=against,
+                repeats=5 if args.quick else 15,
+                warmup=2 * BATCHES,
+            )
+        )
+    _harness.report(rows, args.json)
+    flags = ["--memory", *(["--quick"] if args.quick else [])]
+    subprocess.run([sys.executable, "-m", "benchmarks.train_step", *flags], check=True)
+
+
+if __name__ == "__main__":
+    main()
