@@ -45,9 +45,14 @@ def _stack(stack: Any, batch: int, devices: int) -> StackLookups:
 
     layout, ids = stack.layout, stack.ids_per_example
     block = layout.physical_rows // devices
+    # Features that read one column into one table ask for the same rows.
+    lengths: dict[tuple[str, str], int] = {}
+    for part in stack.features:
+        key = (part.table, part.feature.source)
+        lengths[key] = max(lengths.get(key, 0), part.max_length)
     draws = {table.name: 0 for table in stack.tables}
-    for feature in stack.features:
-        draws[feature.table] += batch * feature.max_length
+    for (table_name, _), length in lengths.items():
+        draws[table_name] += batch * length
 
     def touched(share: int, pack: int) -> float:
         """Distinct rows, or lines of `pack` rows, of one of `share` equal parts of the batch."""
@@ -82,7 +87,7 @@ def _stack(stack: Any, batch: int, devices: int) -> StackLookups:
         send,
         lines,
         slot,
-        **({"weights": weights} if getattr(stack, "weighted", False) else {}),
+        weights=weights if stack.weighted else None,
     )
 
 

@@ -25,13 +25,24 @@ from monolith_jax.planning.compiled import Compiled
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes and operations of one step on one chip."""
+    """Bytes and operations of one step on one chip.
+
+    Attributes:
+      rows: bytes of touched rows and slots, in and out of memory; the next three likewise.
+      exchange: of rows received from and sent to other devices.
+      ids: of each id's row.
+      dense: of the dense parameters and activations.
+      sent: bytes of rows and their gradients that go to other devices.
+      reduced: bytes that the sum of the dense gradients sends to other devices.
+      flops: multiplications and additions.
+    """
 
     rows: float
     exchange: float
     ids: float
     dense: float
-    links: float
+    sent: float
+    reduced: float
     flops: float
 
     @property
@@ -49,7 +60,8 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
       devices: over all chips.
       per_chip: devices of a chip.
     """
-    rows = exchange = ids = links = 0.0
+    rows = exchange = ids = sent = 0.0
+    others = (devices - 1) / devices
     for stack in stacks:
         arrays, asked = done.state.tables["stacks"][stack.name], done.batch["lookups"][stack.name]
         physical, row = stack.layout.physical_rows, 4 * stack.layout.dim
@@ -60,13 +72,12 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
         if devices > 1:
             received = devices * asked.send.shape[2] * row
             exchange += 4 * received
-            links += 2 * received * (devices - 1) / devices
+            sent += 2 * received * others
     parameters = sum(leaf.size for leaf in jax.tree.leaves(done.state.params))
     state = sum(_bytes(leaf) for leaf in jax.tree.leaves(done.state.opt_state))
     dense = 16.0 * parameters + 2.0 * state + 2.0 * done.activations
-    if devices > 1:
-        links += 2 * 4 * parameters * (devices - 1) / devices  # the gradients' all-reduce
-    each = (rows, exchange, ids, dense, links, done.flops)
+    # A sum over a ring: every part goes round once to be added up, once to be told.
+    each = (rows, exchange, ids, dense, sent, 2 * 4 * parameters * others, done.flops)
     return Traffic(*(per_chip * value for value in each))
 
 
@@ -90,17 +101,22 @@ def bound_of(traffic: Traffic, chip: Chip, sides: tuple[int, ...], batch: int) -
 
         memory   HBM bytes / HBM rate
         compute  operations / bfloat16 rate
-        links    the larger of: bytes sent / (ICI rate / 2), what the chip can send;
-                 bytes sent * k / (4 w link rate), what the narrowest cut through the slice lets
-                 by: k its longest side, w = 2 if that is a ring, else 1
+        links    the larger of: (sent + reduced) / (ICI rate / 2), what the chip can send;
+                 sent * k / (4 w link rate), what the narrowest cut through the slice lets by: k
+                 its longest side, w = 2 if that is a ring, else 1 (rows go to any device, half of
+                 them across the cut; the gradients' sum crosses it once)
 
     All resources are taken to be fully used, at the same time: a real step is slower.
     """
     memory, compute = traffic.hbm / chip.hbm_rate, traffic.flops / chip.flops
     longest = max(sides)
     wrap = 2 if chip.wraps(longest) else 1
-    cut = traffic.links * longest / (4 * wrap * chip.link_rate)
-    links = max(traffic.links / (chip.ici_rate / 2), cut) if math.prod(sides) > 1 else 0.0
+    cut = traffic.sent * longest / (4 * wrap * chip.link_rate)
+    links = (
+        max((traffic.sent + traffic.reduced) / (chip.ici_rate / 2), cut)
+        if math.prod(sides) > 1
+        else 0.0
+    )
     times = {"memory": memory, "compute": compute, "links": links}
     limit = max(times, key=lambda name: times[name])
     return Bound(memory, compute, links, batch / math.prod(sides) / times[limit], limit)

@@ -55,17 +55,21 @@ def columns(seed: int) -> dict[str, Any]:
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("dim", [16, 128])
 def test_an_expected_batch_has_room_for_an_even_one(devices: int, dim: int) -> None:
-    """Every array is there, and holds what a batch of evenly drawn ids needs, not twice that."""
+    """Every array is there, and holds what a batch of evenly drawn ids needs, not much more."""
     task = make_task(dim)
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     engine = XlaEngine(task.tables, task.features, batch_size=BATCH, mesh=mesh, form="lines")
     expected = expected_lookups(engine, BATCH)
     real = engine.prepare(columns(0))
-    assert jax.tree.structure(expected) == jax.tree.structure(real)
-    for want, have in zip(jax.tree.leaves(expected), jax.tree.leaves(real), strict=True):
+    assert expected.keys() == real.keys()
+    (want_all,), (have_all,) = expected.values(), real.values()
+    for name in ("rows", "index", "send", "lines", "slot"):
+        want, have = getattr(want_all, name), getattr(have_all, name)
+        if have is None:
+            assert want is None, name
+            continue
         assert want.dtype == have.dtype
-        # Two features read one column here, so the draws of the large table are counted twice.
-        assert have.size <= want.size <= 2.4 * have.size
+        assert have.size <= want.size <= 1.6 * have.size, name
 
 
 def test_an_expected_batch_is_what_the_program_prepares() -> None:
@@ -73,7 +77,7 @@ def test_an_expected_batch_is_what_the_program_prepares() -> None:
     program = Program(task, jax.devices()[:8])
     expected = expected_batch(program)
     real = program.prepare(Batch(columns(0), np.ones(BATCH, np.float32)))
-    assert jax.tree.structure(expected) == jax.tree.structure(real)
+    assert expected.keys() == real.keys()
     for name in ("dense", "label", "weight"):
         assert expected[name].shape == real[name].shape
         assert expected[name].dtype == real[name].dtype
@@ -97,17 +101,20 @@ def test_the_cut_of_a_v5e_pod_is_the_published_one() -> None:
 
 def test_the_bound_is_its_formula() -> None:
     chip = CHIPS["v5e"]
-    traffic = Traffic(rows=819e6, exchange=0.0, ids=819e6, dense=0.0, links=0.0, flops=197e9)
+    traffic = Traffic(819e6, exchange=0.0, ids=819e6, dense=0.0, sent=0.0, reduced=0.0, flops=197e9)
     bound = bound_of(traffic, chip, (16, 16), 65_536)
     np.testing.assert_allclose((bound.memory, bound.compute, bound.links), (2e-3, 1e-3, 0.0))
     assert bound.limit == "memory"
     np.testing.assert_allclose(bound.samples, 256 / 2e-3)
-    sent = dataclasses.replace(traffic, links=1e9)
+    sent = dataclasses.replace(traffic, sent=1e9)
     # Half of all that is sent by one half of the pod crosses the cut: 128 chips * 0.5 GB.
     np.testing.assert_allclose(bound_of(sent, chip, (16, 16), 65_536).links, 64e9 / 1.6e12)
     # Half a pod has no rings: one link a row crosses.
     np.testing.assert_allclose(bound_of(sent, chip, (16, 8), 65_536).links, 64e9 / 1.6e12)
     assert bound_of(sent, chip, (1, 1), 65_536).links == 0.0
+    # The gradients' sum is bounded by what a chip can send, 200 GB/s, not by the cut.
+    summed = dataclasses.replace(traffic, reduced=1e9)
+    np.testing.assert_allclose(bound_of(summed, chip, (16, 16), 65_536).links, 1 / 200)
 
 
 @pytest.mark.parametrize(
