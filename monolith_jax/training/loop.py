@@ -183,6 +183,7 @@ class Loop:
         self, state: TrainState, window: metrics.Window, step: int, recorder: Recorder
     ) -> None:
         recorder.flush()
+        recorder.sync()
         run = {
             "step": step,
             "first_step": self.first,

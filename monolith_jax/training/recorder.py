@@ -12,6 +12,7 @@ from monolith_jax import distributed
 from monolith_jax.errors import DivergedError
 from monolith_jax.progress import Eta, ProgressLine
 from monolith_jax.training import metrics
+from monolith_jax.training.mirror import Mirror
 from monolith_jax.training.run_dir import RunDir
 from monolith_jax.training.writers import MetricsFile, TensorBoard, read_rows
 
@@ -32,8 +33,12 @@ class Recorder:
         self._total, self._eta = total, Eta(step / max(total, 1))
         self._loss = run_dir.task.loss
         self._batch_size = run_dir.task.input.batch_size
-        self._file = MetricsFile(run_dir.metrics, step) if primary else None
-        self._tensorboard = TensorBoard(run_dir.path, step) if primary else None
+        self._mirror = Mirror(run_dir.path) if primary else None
+        self._file = self._tensorboard = None
+        if self._mirror is not None:
+            self._file = MetricsFile(self._mirror.folder / "metrics.jsonl", step)
+            self._tensorboard = TensorBoard(self._mirror.folder, step)
+            self._mirror.publish()
         self._pending: tuple[int, metrics.Window] | None = None
         self._start, self._start_step = time.monotonic(), step
         self._mark = self._start
@@ -79,6 +84,16 @@ class Recorder:
         self._mark += seconds
         self.last = self._write(step, "eval", values, seconds)
 
+    def sync(self) -> None:
+        """Returns when every row is where it goes; before a checkpoint that must not outrun them.
+
+        Raises:
+          StorageError: the bucket of the model dir does not take them.
+        """
+        if self._mirror is not None and self._mirror.remote and self._tensorboard is not None:
+            self._tensorboard.flush()
+            self._mirror.publish()
+
     def say(self, text: str) -> None:
         """Prints a line, if progress is shown."""
         if self._line is not None:
@@ -89,6 +104,8 @@ class Recorder:
         for writer in (self._file, self._tensorboard):
             if writer is not None:
                 writer.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
     def _write(
         self, step: int, split: str, values: dict[str, float], seconds: float
@@ -99,6 +116,8 @@ class Recorder:
         for writer in (self._file, self._tensorboard):
             if writer is not None:
                 writer.write(row)
+        if self._mirror is not None and self._mirror.due():
+            self.sync()
         numbers = "  ".join(
             f"{name} {value:.4f}" for name, value in values.items() if name != "examples"
         )

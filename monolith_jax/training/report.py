@@ -3,29 +3,28 @@
 import html
 import io
 import json
-import os
-from pathlib import Path
 from typing import Any
 
+from monolith_jax import storage
 from monolith_jax.training.writers import TIMES, read_rows
 
 
-def write_report(directory: Path, name: str) -> Path | None:
+def write_report(directory: str, name: str) -> str | None:
     """Draws every metric of `directory/metrics.jsonl` over the steps into `report.html`.
 
     Args:
-      directory: a model dir.
+      directory: a model dir, local or gs://.
       name: the model's key, for the title.
 
     Returns:
       The file, or None if there is no row to draw.
     """
-    rows = read_rows(directory / "metrics.jsonl")
+    rows = read_rows(storage.join(directory, "metrics.jsonl"))
     if not rows:
         return None
     last = {row["split"]: row for row in rows}
     tables = "".join(_table(split, row) for split, row in sorted(last.items()))
-    config = json.loads((directory / "config.json").read_text())
+    config = json.loads(storage.read_bytes(storage.join(directory, "config.json")))
     page = (
         f"<!doctype html><html><head><meta charset='utf-8'><title>{html.escape(name)}</title>"
         "<style>body{font:15px/1.5 sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}"
@@ -35,10 +34,8 @@ def write_report(directory: Path, name: str) -> Path | None:
         f"<h2>config.json</h2><pre>{html.escape(json.dumps(config, indent=1))}</pre>"
         "</body></html>\n"
     )
-    file = directory / "report.html"
-    temporary = file.with_suffix(".html.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, file)
+    file = storage.join(directory, "report.html")
+    storage.write_bytes(file, page.encode())
     return file
 
 

@@ -5,10 +5,12 @@ DIR/checkpoints/     one folder a step
 DIR/metrics.jsonl    one row a line
 DIR/events.*         for TensorBoard
 DIR/report.html      the curves, at the end
+
+DIR is a local folder or gs://bucket/folder. An object of a bucket cannot be appended to, so there
+the files that grow are written in a local folder and replaced whole: see `mirror`.
 """
 
 import json
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 import jax
 
-from monolith_jax import config
+from monolith_jax import config, storage
 from monolith_jax.errors import CheckpointError, ConfigError
 from monolith_jax.task import TaskConfig
 
@@ -27,29 +29,34 @@ class RunDir:
     """The model dir of one run.
 
     Args:
-      path: a local folder; made by `open`.
+      path: a local folder or gs://bucket/folder; made by `open`.
       name: the model's key.
       task: its config.
 
+    Attributes:
+      path: the folder as a string; a local one is absolute.
+
     Raises:
-      ConfigError: `path` is a gs:// address, which is not supported yet.
+      StorageError: `path` has another scheme, or no bucket.
     """
 
     def __init__(self, path: str, name: str, task: TaskConfig) -> None:
-        if "://" in path:
-            raise ConfigError(f"--model-dir {path}: a model dir has to be a local folder for now")
-        self.path = Path(path).expanduser().absolute()
+        if storage.is_gs(path):
+            storage.split_gs(path)
+            self.path = path.rstrip("/")
+        else:
+            self.path = str(Path(path).expanduser().absolute())
         self.name, self.task = name, task
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> str:
         """The folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return f"{self.path}/checkpoints"
 
     @property
-    def metrics(self) -> Path:
+    def metrics(self) -> str:
         """The file of metrics."""
-        return self.path / "metrics.jsonl"
+        return f"{self.path}/metrics.jsonl"
 
     def open(self) -> None:
         """Makes the folder and writes config.json, or checks that what is there is this run's.
@@ -61,11 +68,10 @@ class RunDir:
         self.check()
         try:
             self._write_config()
-        except OSError as error:
-            raise CheckpointError(f"{self.path} cannot be written: {error.strerror}") from error
+        except storage.StorageError as error:
+            raise CheckpointError(f"{self.path} cannot be written: {error}") from error
 
     def _write_config(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         document = {
             "model": self.name,
             "config": config.to_dict(self.task),
@@ -73,15 +79,16 @@ class RunDir:
             | {package: metadata.version(package) for package in PACKAGES},
             "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
         }
-        temporary = self.path / "config.json.tmp"
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        os.replace(temporary, self.path / "config.json")
+        text = json.dumps(document, indent=1) + "\n"
+        storage.write_bytes(f"{self.path}/config.json", text.encode())
 
     def check(self) -> None:
         """Raises unless the folder is empty or this model's, with the same fixed fields."""
-        file = self.path / "config.json"
-        if not file.exists():
-            if self.checkpoints.exists():
+        file = f"{self.path}/config.json"
+        if not storage.exists(file):
+            if storage.is_gs(self.path):
+                storage.list_folders(f"gs://{storage.bucket_of(self.path)}")  # is the bucket there?
+            if storage.exists(self.checkpoints):
                 raise CheckpointError(f"{self.path} has checkpoints but no config.json")
             return
         document = self._read(file)
@@ -98,16 +105,24 @@ class RunDir:
                 "Take the old values, or a new --model-dir"
             )
 
-    def _read(self, file: Path) -> dict[str, Any]:
+    def _read(self, file: str) -> dict[str, Any]:
         try:
-            document = json.loads(file.read_text())
+            document = json.loads(storage.read_bytes(file))
             return {"model": document["model"], "config": document["config"]}
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file} cannot be read: {error!r}") from error
 
 
 def _fixed(document: Any, task: TaskConfig) -> Any:
-    """Returns the stored config without the fields that may change when a run goes on."""
+    """Returns the stored config without the fields that may change when a run goes on.
+
+    Read back into configs where it can be, so that a field that the package did not have yet when
+    it was stored counts with its default.
+    """
+    try:
+        return config.to_dict(config.from_dict(document), fixed_only=True)
+    except ConfigError:  # it holds a repr, or a field that is gone: compared as it stands
+        pass
     free = {info.path for info in config.describe(task) if info.restart == "free"}
     return _without(document, free, "")
 

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
+from monolith_jax import storage
 from monolith_jax.errors import DataError
 
 # What differs between two equal runs: everything else in a row is a function of config and data.
@@ -20,7 +21,7 @@ class MetricsFile:
     """`metrics.jsonl`, appended to row by row.
 
     Args:
-      path: the file.
+      path: the file, local; see `mirror` for buckets.
       step: keep rows up to this step; later ones belong to steps that will be done again.
     """
 
@@ -41,15 +42,18 @@ class MetricsFile:
         self._file.close()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics file; a last line that a kill cut short is left out.
+def read_rows(path: storage.Path) -> list[dict[str, Any]]:
+    """Returns the rows of a metrics file, local or gs://; none if there is no such file.
+
+    A last line that a kill cut short is left out.
 
     Raises:
       DataError: another line is not JSON; names the file and the line.
     """
-    if not path.exists():
+    try:
+        lines = storage.read_bytes(path).decode(errors="replace").splitlines(keepends=True)
+    except storage.NotFoundError:
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     rows = []
     for number, line in enumerate(lines, 1):
         try:
@@ -74,6 +78,10 @@ class TensorBoard:
         for name, value in row.items():
             if name not in ("step", "split"):
                 self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+
+    def flush(self) -> None:
+        """Puts what was added into the event file."""
+        self._writer.flush()
 
     def close(self) -> None:
         """Flushes and closes the event file."""
