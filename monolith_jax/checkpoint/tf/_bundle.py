@@ -135,9 +135,8 @@ class Bundle:
         large = [name for name in order if _is_large(found[name])]
         whole = [(name, _boxes.whole(found[name].shape)) for name in large]
         values = dict(zip(large, self._read_arrays(whole, check_crc), strict=True))
-        for name in order:
-            if name not in values:
-                values[name] = self.read(name, check_crc=check_crc)
+        small = [name for name in order if name not in values]
+        values.update(self._read_smalls(small, found, check_crc))
         return {name: values[name] for name in found}
 
     def close(self) -> None:
@@ -173,6 +172,33 @@ class Bundle:
             parts = tuple(_boxes.of_extents(extents, entry.shape) for extents in entry.slices)
         size = math.prod(entry.shape) * dtype.itemsize if entry.dtype != _dtypes.STRING else 0
         return TensorInfo(dtype, entry.shape, parts, size or entry.size)
+
+    def _read_smalls(
+        self, names: list[str], found: Mapping[str, Entry], check_crc: bool
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields small tensors; those in the file's order share the reads."""
+        window, shard, start = b"", -1, 0
+        ndarray, to_numpy, string = np.ndarray, _dtypes.to_numpy, _dtypes.STRING
+        for name in names:
+            number, shape, of_shard, offset, size, stored, _ = entry = found[name]
+            at = offset - start
+            if of_shard != shard or at < 0 or at + size > len(window):
+                if number == string or size > _SMALL:
+                    yield name, self.read(name, check_crc=check_crc)
+                    continue
+                self._window_bytes(name, entry)
+                shard, start, window = self._window
+                at = offset - start
+            data = window[at : at + size]
+            value = None
+            if number != string and (not check_crc or mask(crc32c(data)) == stored):
+                try:
+                    value = ndarray(shape, to_numpy(number), bytearray(data))
+                except (Malformed, ValueError, TypeError, OverflowError):
+                    value = None
+            if value is None or value.nbytes != size:
+                value = self.read(name, check_crc=check_crc)  # strings; else it raises
+            yield name, value
 
     def _read_small(self, name: str, entry: Entry, check_crc: bool) -> np.ndarray:
         data = self._window_bytes(name, entry)

@@ -5,8 +5,11 @@ import os
 import shutil
 import tempfile
 import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from monolith_jax import storage
+
+_SYNC_EVERY = 32 << 20  # bytes; the disk begins while there is still more to write
 
 
 class Output:
@@ -27,10 +30,34 @@ class Output:
             os.makedirs(self._folder, exist_ok=True)
         self._temporary = os.path.join(self._folder, name)
         self._file = open(self._temporary, "xb", buffering=1 << 20)  # noqa: SIM115 (publish closes)
+        self._behind = 0
+        self._syncing: Future[None] | None = None
+        self._pool: ThreadPoolExecutor | None = None
 
     def write(self, data: bytes | memoryview) -> None:
         """Appends bytes."""
         self._file.write(data)
+        self._behind += len(data)
+        if self._behind >= _SYNC_EVERY and not self._remote:
+            self._sync_beside()
+
+    def _sync_beside(self) -> None:
+        """Has the disk write what is there while more comes; a failure is raised by the next."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "sync")
+        if self._syncing is not None:
+            if not self._syncing.done():
+                return
+            self._syncing.result()
+        self._behind = 0
+        self._syncing = self._pool.submit(os.fdatasync, self._file.fileno())
+
+    def _end_sync(self) -> BaseException | None:
+        """Waits for the disk, so that the file may be closed; returns what it said."""
+        if self._pool is None or self._syncing is None:
+            return None
+        self._pool.shutdown()
+        return self._syncing.exception()
 
     def publish(self) -> None:
         """Puts the bytes on the disk and the file in its place."""
@@ -40,6 +67,9 @@ class Output:
             storage.upload(self._temporary, self.path)
             self.discard()
             return
+        failed = self._end_sync()
+        if failed is not None:  # the kernel reports a lost page once: the last fsync would be fine
+            raise failed
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._temporary, self.path)
@@ -47,6 +77,7 @@ class Output:
 
     def discard(self) -> None:
         """Deletes what was written and not published."""
+        self._end_sync()  # a failure does not matter to a file that goes
         self._file.close()
         with contextlib.suppress(FileNotFoundError):
             os.remove(self._temporary)

@@ -15,11 +15,12 @@ import numpy as np
 from monolith_jax.checkpoint.tf import _plan
 from monolith_jax.checkpoint.tf._crc import combine_spans, crc32c, unmask
 from monolith_jax.checkpoint.tf._errors import blame
-from monolith_jax.checkpoint.tf._files import DataFiles
+from monolith_jax.checkpoint.tf._files import DataFile, DataFiles
 from monolith_jax.checkpoint.tf._protos import Entry
 from monolith_jax.errors import CheckpointError
 
 _ALIGN = 64  # XLA:CPU takes such a buffer as it is
+_RUN = 16 << 20  # bytes that a thread reads, chunk by chunk, before it asks for more work
 _INLINE = 2 << 20  # bytes; below, starting threads costs more than they save
 
 
@@ -79,7 +80,7 @@ def read_jobs(
 
     def run(job: Job, piece: _plan.Range) -> None:
         with blame(f"{files.path(job.entry.shard)}: tensor {job.name!r}"):
-            done(job.name, _read_piece(files, job, piece, check_crc, scratch))
+            done(job.name, _read_run(files, job, piece, limit, check_crc, scratch))
 
     wanted = sum(target.out.nbytes for job in jobs for target in job.targets)
     if workers == 1 or (files.local and wanted <= _INLINE):
@@ -117,29 +118,49 @@ def _pieces(
 ) -> Iterator[tuple[Job, _plan.Range]]:
     for job in jobs:
         with blame(f"{files.path(job.entry.shard)}: tensor {job.name!r}"):
-            chunk = min(files.file(job.entry.shard).chunk, limit)
+            run = max(min(files.file(job.entry.shard).chunk, limit), _RUN)
         boxes = [target.box for target in job.targets]
         for whole in _plan.ranges(job.shape, boxes, gap):
-            for piece in _plan.split(job.shape, whole, chunk):
+            for piece in _plan.split(job.shape, whole, run):
                 yield job, piece
 
 
-def _read_piece(
-    files: DataFiles, job: Job, piece: _plan.Range, check_crc: bool, scratch: threading.local
+def _read_run(
+    files: DataFiles,
+    job: Job,
+    run: _plan.Range,
+    limit: int,
+    check_crc: bool,
+    scratch: threading.local,
 ) -> int:
+    """Reads a range in chunks that stay in the cache until they are checksummed."""
+    file = files.file(job.entry.shard)
+    crc = 0
+    for piece in _plan.split(job.shape, run, min(file.chunk, limit)):
+        view = _read_piece(file, job, piece, scratch)
+        if check_crc:
+            crc = crc32c(view, crc)
+    start, size = _plan.extent(job.shape, run)
+    if check_crc:
+        job.spans.append((start, size, crc))
+    return size
+
+
+def _read_piece(
+    file: DataFile, job: Job, piece: _plan.Range, scratch: threading.local
+) -> memoryview:
+    """Reads one chunk into its targets; returns its bytes, which the next chunk may overwrite."""
     start, size = _plan.extent(job.shape, piece)
     parts = list(_plan.views(job.shape, piece, job.targets))
     direct = next((p for p, _, everything in parts if everything and p.flags.c_contiguous), None)
     flat = _scratch(scratch, size) if direct is None else direct.reshape(-1)
     view = memoryview(flat.data)
-    files.file(job.entry.shard).read_into(view, job.entry.offset + start)
-    if check_crc:
-        job.spans.append((start, size, crc32c(view)))
+    file.read_into(view, job.entry.offset + start)
     rows = flat.reshape(piece.stop - piece.start, *job.shape[len(piece.lead) + 1 :])
     for part, source, _ in parts:
         if part is not direct:
             np.copyto(part, rows[source])
-    return size
+    return view
 
 
 def _scratch(scratch: threading.local, size: int) -> np.ndarray:
