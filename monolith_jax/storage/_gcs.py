@@ -37,6 +37,9 @@ class Gcs:
         """Returns bytes start..start + length of an object, or as many as it has."""
 
         def read() -> bytes:
+            found = _objects.read_range_at_once(*_object(path), start, length)
+            if found is not None:
+                return found
             return _objects.read_range(_objects.stat(*_object(path)), start, length).result()
 
         return _guard(path, read)

@@ -89,6 +89,36 @@ def read_range(of: Stat, start: int, length: int) -> Future[bytes]:
     )
 
 
+def read_range_at_once(bucket: str, name: str, start: int, length: int) -> bytes | None:
+    """Returns bytes start..start + length of an object, or as many as it has, in one request.
+
+    The answer says how large the object is, so its metadata is not needed: one request instead of
+    two. None if it does not say, as of an object that is stored compressed or a start beyond the
+    end; then ask for the metadata.
+    """
+    if length <= 0:
+        return None
+
+    def check(answer: Response) -> bytes | None:
+        size = answer.headers.get("content-range", "").rpartition("/")[2]
+        encoded = answer.headers.get("x-goog-stored-content-encoding", "identity")
+        if answer.status != 206 or not size.isdigit() or encoded not in ("", "identity"):
+            return None
+        wanted = max(0, min(length, int(size) - start))
+        if len(answer.body) != wanted:
+            raise IncompleteError(f"{len(answer.body)} bytes of {wanted}")
+        return answer.body
+
+    headers = {"Range": f"bytes={start}-{start + length - 1}"}
+    where = "download/storage/v1/b/{}/o/{}"
+    try:
+        return request("GET", where, bucket, name, check=check, headers=headers, alt="media")
+    except Exception as error:
+        if str(getattr(error, "code", "")) == "416":  # nothing at or behind `start`
+            return None
+        raise
+
+
 def read_chunks(of: Stat) -> Iterator[bytes]:
     """Yields all bytes of an object, in order, and compares their checksum at the end.
 
