@@ -13,10 +13,11 @@ from monolith_jax.embedding._parts import Part
 
 
 def receive(rows: jax.Array, lookups: StackLookups, axis: str) -> jax.Array:
-    """Returns the rows that this device's examples need, [owners * C, dim].
+    """Returns the rows that this device's examples need, [owners * C, dim], relayed ones behind.
 
-    Every owner sends each asker its rows: one all_to_all of `owners * C` rows. Transposed, it
-    carries the gradients back and sums, at the owner, over the askers.
+    Every owner sends each asker its rows: one all_to_all of `owners * C` rows; what is more than C
+    comes by two more, of `owners * R` rows. Transposed, they carry the gradients back and sum, at
+    the owner, over the askers.
 
     Args:
       rows: [U, dim], the touched rows of this device's block.
@@ -24,7 +25,16 @@ def receive(rows: jax.Array, lookups: StackLookups, axis: str) -> jax.Array:
       axis: the mesh axis.
     """
     assert lookups.send is not None
-    leaving = pick(rows, lookups.send[0], 0.0)
+    direct = _exchange(rows, lookups.send, axis)
+    if lookups.relay is None or lookups.forward is None:
+        return direct
+    passing = _exchange(rows, lookups.relay, axis)
+    return jnp.concatenate([direct, _exchange(passing, lookups.forward, axis)])
+
+
+def _exchange(rows: jax.Array, send: jax.Array, axis: str) -> jax.Array:
+    """Returns what every device sends this one, [D * n, dim]; `send` is [1, D, n] places."""
+    leaving = pick(rows, send[0], 0.0)
     return jax.lax.all_to_all(leaving, axis, 0, 0).reshape(-1, rows.shape[1])
 
 

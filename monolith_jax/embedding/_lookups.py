@@ -27,6 +27,11 @@ class StackLookups:
       lines: int32 [D * UL]; the lines that hold `rows`, padded as `rows` is. Only where the
         backend moves whole lines (TPU) and a line holds more than one row.
       slot: int32 [D * U]; the place of each of `rows` among the rows of `lines`; as `lines`.
+      relay: int32 [D owners, D relays, R]; for each owner, the places among its `rows` of what it
+        sends each relay, for askers of whom it has more than C rows; padded with `NONE`. None, as
+        `forward`, where `send` holds everything.
+      forward: int32 [D relays, D askers, R]; for each relay, the places among the D * R rows that
+        it receives of what it passes on to each asker; they follow the D * C direct ones there.
       weights: float32, as `index`; the weights of the ids. Only where a feature of the stack has
         any.
     """
@@ -37,6 +42,8 @@ class StackLookups:
     lines: Array | None = None
     slot: Array | None = None
     weights: Array | None = None
+    relay: Array | None = None
+    forward: Array | None = None
 
 
 Lookups: TypeAlias = dict[str, StackLookups]

@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,11 +11,20 @@ from monolith_jax.embedding._ids import physical_rows
 from monolith_jax.embedding._ladder import capacity
 from monolith_jax.embedding._lookups import Lookups, StackLookups
 from monolith_jax.embedding._none import NONE
+from monolith_jax.embedding._relay import assign, sizes
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding._unique import Scratch, unique_rows
 
 LEAST_ROWS = 2048
 """The least capacity for rows: below it, a tighter fit saves less than a program costs."""
+
+
+class _Exchange(NamedTuple):
+    """As in `StackLookups`."""
+
+    send: np.ndarray | None = None
+    relay: np.ndarray | None = None
+    forward: np.ndarray | None = None
 
 
 class Preparer:
@@ -47,16 +56,22 @@ class Preparer:
         block = stack.layout.physical_rows // self._devices
         if self._devices == 1:
             unique, index = unique_rows(rows.reshape(-1), scratch)
-            owned, send = [unique], None
+            owned, exchange = [unique], _Exchange()
         else:
-            owned, send, index = _route(rows, scratch, block, self._devices)
+            owned, exchange, index = _route(rows, scratch, block, self._devices)
         most = min(rows.size, block)
         size = capacity(max(map(len, owned)), least=LEAST_ROWS, most=max(1, most))
         lines, slot = None, None
         if self._whole_lines and stack.layout.pack > 1:
             lines, slot = _lines(owned, size, block, stack.layout.pack)
         padded = np.stack([_padded(mine, size, block, i) for i, mine in enumerate(owned)])
-        return StackLookups(padded.reshape(-1), index.reshape(rows.shape), send, lines, slot)
+        return StackLookups(
+            padded.reshape(-1),
+            index.reshape(rows.shape),
+            lines=lines,
+            slot=slot,
+            **exchange._asdict(),
+        )
 
     def _scratch(self, stack: Stack) -> Scratch:
         scratches = self._local.__dict__.setdefault("scratches", {})
@@ -67,7 +82,7 @@ class Preparer:
 
 def _route(
     rows: np.ndarray, scratch: Scratch, block: int, devices: int
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+) -> tuple[list[np.ndarray], _Exchange, np.ndarray]:
     """Returns what each owner holds, what it sends to whom, and where the ids find it.
 
     An asker's rows in ascending order are already grouped by owner, since blocks are contiguous.
@@ -79,7 +94,7 @@ def _route(
       devices: number of devices.
 
     Returns:
-      (owned: per owner the ascending distinct rows; send [owners, askers, C]; index [batch, ids]).
+      (owned: per owner the ascending distinct rows; who sends what to whom; index [batch, ids]).
     """
     starts = np.arange(devices + 1) * block
     asked, indices = zip(
@@ -90,20 +105,55 @@ def _route(
     owner_bounds = np.searchsorted(everything, starts)
     owned = [everything[low:high] for low, high in itertools.pairwise(owner_bounds)]
 
-    most = min(rows.size // devices, block)
-    needed = max(int(np.diff(bound).max()) for bound in bounds)
-    size = capacity(needed, least=max(8, LEAST_ROWS // devices), most=max(1, most))
-    send = np.full((devices, devices, size), NONE, np.int32)
+    counts = np.stack([np.diff(bound) for bound in bounds], axis=1)
+    most = max(1, min(rows.size // devices, block))
+    size, hops = sizes(counts, least=max(8, LEAST_ROWS // devices), most=most)
+    per_asker = counts.sum(0)
+    asker = np.repeat(np.arange(devices), per_asker)
+    owner = np.repeat(np.tile(np.arange(devices), devices), counts.T.reshape(-1))
+    within = np.concatenate([np.arange(len(unique)) for unique in asked])
+    nth = within - np.stack(bounds)[asker, owner]
+    asked_rows = (owner, asker, nth, places - owner_bounds[owner])
+    exchange, received = _exchange(devices, asked_rows, size, hops)
     index = np.empty(rows.size, np.int32)
     first, done = 0, 0
-    for asker, (unique, bound, local) in enumerate(zip(asked, bounds, indices, strict=True)):
-        owner = np.repeat(np.arange(devices), np.diff(bound))
-        nth = np.arange(len(unique)) - bound[owner]
-        send[owner, asker, nth] = places[first : first + len(unique)] - owner_bounds[owner]
-        received = np.append(owner * size + nth, NONE).astype(np.int32)
-        index[done : done + len(local)] = received[np.minimum(local, len(unique))]
-        first, done = first + len(unique), done + len(local)
-    return owned, send, index.reshape(rows.shape)
+    for n, local in zip(per_asker, indices, strict=True):
+        found = np.append(received[first : first + n], NONE).astype(np.int32)
+        index[done : done + len(local)] = found[np.minimum(local, n)]
+        first, done = first + n, done + len(local)
+    return owned, exchange, index.reshape(rows.shape)
+
+
+def _exchange(
+    devices: int,
+    asked: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    size: int,
+    hops: int,
+) -> tuple[_Exchange, np.ndarray]:
+    """Returns who sends what to whom, and where each asked row arrives among its asker's.
+
+    Args:
+      devices: their number, D.
+      asked: (owner, asker, nth, place), each int64 [n]: whose each asked row is, who needs it,
+        which of that pair's rows it is, and its place among the owner's rows.
+      size: rows of a pair in the direct exchange.
+      hops: rows of a pair in each of the two hops of the others; 0: there are none.
+    """
+    owner, asker, nth, place = asked
+    send = np.full((devices, devices, size), NONE, np.int32)
+    direct = nth < size
+    send[owner[direct], asker[direct], nth[direct]] = place[direct]
+    received = owner * size + nth
+    if not hops:
+        return _Exchange(send), received
+    left = np.flatnonzero(~direct)
+    hops, via, first, second = assign(owner[left], asker[left], devices, hops)
+    relay = np.full((devices, devices, hops), NONE, np.int32)
+    forward = np.full((devices, devices, hops), NONE, np.int32)
+    relay[owner[left], via, first] = place[left]
+    forward[via, asker[left], second] = owner[left] * hops + first
+    received[left] = devices * size + via * hops + second
+    return _Exchange(send, relay, forward), received
 
 
 def _padded(rows: np.ndarray, size: int, block: int, owner: int) -> np.ndarray:
