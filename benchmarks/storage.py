@@ -10,7 +10,6 @@ import http.client
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -91,12 +90,12 @@ def main() -> None:
         for case, length, start in cases:
             whole = length == size
 
-            def ours(whole=whole, start=start, length=length) -> bytes:
+            def ours(whole: bool = whole, start: int = start, length: int = length) -> bytes:
                 return (
                     storage.read_bytes(path) if whole else storage.read_range(path, start, length)
                 )
 
-            def theirs(start=start, length=length) -> bytes:
+            def theirs(start: int = start, length: int = length) -> bytes:
                 return plain_get(connection, start, length, size)
 
             assert ours() == theirs()
@@ -114,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
