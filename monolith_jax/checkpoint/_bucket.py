@@ -54,6 +54,7 @@ def commit(local: Path, remote: str) -> None:
     """Uploads a finished local folder and writes its marker once all of it has arrived."""
     remove(remote)  # what an upload that was killed left there
     names = [str(path.relative_to(local)) for path in local.rglob("*") if path.is_file()]
+    names = [name for name in names if name != MARKER]  # orbax has one of that name too
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda name: storage.upload(local / name, f"{remote}/{name}"), names))
     storage.write_bytes(f"{remote}/{MARKER}", json.dumps({"files": len(names)}).encode())
@@ -86,7 +87,6 @@ def fetched(remote: str) -> Iterator[Path]:
     try:
         name = remote.rpartition("/")[2]
         storage.download_folder(remote, folder / name)
-        (folder / name / MARKER).unlink()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ from monolith_jax import storage
 from monolith_jax.checkpoint.discovery import completed_step
 from monolith_jax.checkpoint.native import Checkpoints
 from monolith_jax.errors import CheckpointError
+from monolith_jax.storage import _objects
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
@@ -60,6 +61,19 @@ def test_a_step_without_its_marker_is_not_there_and_goes_with_the_next_run(gcs: 
     assert completed_step(gcs / "run") == 1
     save(folder)
     assert storage.list_folders(folder) == ["1"]
+
+
+def test_the_marker_is_written_after_everything_else(faults: Any) -> None:
+    folder = faults.bucket / "run/checkpoints"
+    save(folder, 1)
+    written = [path for method, path in faults.requests if method == "POST"]
+    generations = {}
+    for info in storage.list_prefix(f"{folder}/1/"):
+        bucket, name = storage.split_gs(info.path)
+        generations[name] = int(_objects.stat(bucket, name).generation)
+    newest = max(generations, key=lambda name: generations[name])
+    assert newest == "run/checkpoints/1/commit_success.txt"
+    assert len(written) == len(generations) > 5
 
 
 KINDS = [("status", 429), ("status", 500), ("status", 503), ("cut", 5), ("lost", 0), ("refuse", 0)]
