@@ -2,10 +2,14 @@
 
     python -m benchmarks.tf_checkpoint [--json FILE] [--quick]
 
-Both sides read and write the same 2 GiB (64 MiB with --quick) from the page cache, in turns. TF has
-no sharded load: its row reads each tensor and `jax.device_put`s it to its sharding. Writing counts
-with fsync on both sides. The first-tensor row is a process of its own, imports included. The last
-line is the peak of anonymous memory of a sharded load beyond the arrays, in a process of its own.
+Both sides read and write the same 2 GiB (64 MiB with --quick) from the page cache, in turns, and do
+the same work: every byte is checksummed, and every array is a private copy in memory of its own
+that stays when the file goes (no view of a mapped file). TF has no sharded load: its row reads each
+tensor and `jax.device_put`s it to its sharding. Writing counts with fsync on both sides. Tiny
+tensors are read one by one, as TF's reader does it, and at once. The first-tensor row is a process
+of its own, imports included. The floor is the least that a copy takes here: two threads that read
+the file into new memory by preadv and checksum it, and nothing else. The last line is the peak of
+anonymous memory of a sharded load beyond the arrays, in a process of its own.
 
 Targets: sharded 8x, first tensor 20x, dense 2.5x, write 1.5x, tiny 1x, memory below 300 MB.
 """
@@ -15,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,7 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import numpy as np
+from crc32c import crc32c
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import _harness
@@ -33,6 +39,7 @@ from monolith_jax.checkpoint import tf as bundles
 
 TENSORS = 32  # of 64 MiB each, 2 MiB with --quick
 TINY = 20_000
+FLOOR = 16 << 20  # bytes that one thread takes at a time
 
 
 def main() -> None:
@@ -64,7 +71,9 @@ def _rows(tf: Any, folder: Path, quick: bool) -> list[_harness.Row]:
         ("into 8 shards", work.load_ours, work.load_theirs),
         ("dense, copies", work.read_ours, work.read_theirs),
         ("write, fsync", work.write_ours, work.write_theirs),
-        ("20,000 tiny", work.tiny_ours, work.tiny_theirs),
+        ("20,000 tiny, one by one", work.tiny_ours, work.tiny_theirs),
+        ("20,000 tiny, at once", work.tiny_many, work.tiny_theirs),
+        ("floor of a dense read", work.floor, work.read_theirs),
         ("first tensor", work.first_ours, work.first_theirs),
     ):
         rows.append(
@@ -103,6 +112,23 @@ class Work:
         reader = self._tf.train.load_checkpoint(self._prefix)
         {name: reader.get_tensor(name) for name in self._dense}
 
+    def floor(self) -> None:
+        """The bytes into new memory, checksummed, on two threads: no index, no arrays."""
+        with open(f"{self._prefix}.data-00000-of-00001", "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            buffers = [np.empty(min(FLOOR, size - at), np.uint8) for at in range(0, size, FLOOR)]
+
+            def read(i: int) -> int:
+                crc = 0
+                for at in range(0, len(buffers[i]), 1 << 20):
+                    piece = memoryview(buffers[i].data)[at : at + (1 << 20)]
+                    os.preadv(file.fileno(), [piece], i * FLOOR + at)
+                    crc = crc32c(piece, crc)
+                return crc
+
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(read, range(len(buffers))))
+
     def write_ours(self) -> None:
         """To the disk, by monolith_jax."""
         bundles.write_bundle(self._folder / "ours", self._dense)
@@ -120,7 +146,13 @@ class Work:
                 os.fsync(file.fileno())
 
     def tiny_ours(self) -> None:
-        """Many small tensors, by monolith_jax."""
+        """Many small tensors one by one, by monolith_jax."""
+        with bundles.open_bundle(self._folder / "tiny") as bundle:
+            for i in range(TINY):
+                bundle.read(f"layer_{i}/kernel")
+
+    def tiny_many(self) -> None:
+        """Many small tensors in one call, by monolith_jax."""
         with bundles.open_bundle(self._folder / "tiny") as bundle:
             bundle.read_many()
 
