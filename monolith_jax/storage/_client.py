@@ -72,8 +72,14 @@ def _filesystem(pid: int, stall_s: float, emulator: bool) -> Any:
 
     silence = aiohttp.ClientTimeout(total=None, sock_connect=stall_s, sock_read=stall_s)
     token = {"token": "anon"} if emulator else {}
+    # aiohttp's own 64 KiB pauses the transport again and again while a range arrives.
+    buffers = {"read_bufsize": 4 << 20}
     return gcsfs.GCSFileSystem(
-        requests_timeout=silence, use_listings_cache=False, skip_instance_cache=True, **token
+        requests_timeout=silence,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        session_kwargs=buffers,
+        **token,
     )
 
 
