@@ -10,6 +10,7 @@ DIR is a local folder or gs://bucket/folder. An object of a bucket cannot be app
 the files that grow are written in a local folder and replaced whole: see `mirror`.
 """
 
+import contextlib
 import json
 import platform
 from importlib import metadata
@@ -119,10 +120,9 @@ def _fixed(document: Any, task: TaskConfig) -> Any:
     Read back into configs where it can be, so that a field that the package did not have yet when
     it was stored counts with its default.
     """
-    try:
+    # One that holds a repr, or a field that is gone, is compared as it stands.
+    with contextlib.suppress(ConfigError):
         return config.to_dict(config.from_dict(document), fixed_only=True)
-    except ConfigError:  # it holds a repr, or a field that is gone: compared as it stands
-        pass
     free = {info.path for info in config.describe(task) if info.restart == "free"}
     return _without(document, free, "")
 
