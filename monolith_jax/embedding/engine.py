@@ -41,6 +41,9 @@ class Engine(Protocol):
     def lookups_sharding(self, lookups: Lookups) -> Any:
         """Returns the shardings to `jax.device_put` the lookups with."""
 
+    def overflowed(self, lookups: Lookups) -> jax.Array:
+        """Returns how many rows took a detour because an exchange was full, float32 []."""
+
     def gather(self, state: State, lookups: Lookups) -> Rows:
         """Returns the touched rows, each read once."""
 

@@ -15,6 +15,7 @@ from monolith_jax.embedding._access import read_rows
 from monolith_jax.embedding._combine import combine_features, receive
 from monolith_jax.embedding._init import as_float32, init_block, init_slots, stack_shapes
 from monolith_jax.embedding._lookups import Lookups
+from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._norms import table_squares
 from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
@@ -33,7 +34,8 @@ class XlaEngine:
 
     Cost of a step, per device: the touched rows and their slots once in and once out (TF's Adam:
     the whole table), the ids' rows `[batch * ids, dim]` once forward and once backward, and, on D
-    devices, two all_to_alls of `D * C` rows, C the most rows that one device asks of another. No
+    devices, two all_to_alls of `D * C` rows; C is near the mean of what one device asks of another,
+    and what a busy pair has beyond it takes two hops more (`_relay`). No
     dense gradient of a table exists, and with a donated state no copy of one.
 
     Args:
@@ -192,6 +194,11 @@ class XlaEngine:
         return jax.tree.map(lambda _: self._placement.by_row, lookups)
 
     # --- inside the jitted step --------------------------------------------------------------
+
+    def overflowed(self, lookups: Lookups) -> jax.Array:
+        """Returns how many rows reach their askers by a third device, float32 []; none is lost."""
+        relays = [asked.relay for asked in lookups.values() if asked.relay is not None]
+        return sum((jnp.sum(relay != NONE) for relay in relays), jnp.int32(0)).astype(jnp.float32)
 
     def gather(self, state: State, lookups: Lookups) -> Rows:
         """Returns the touched rows, float32 [D * U, dim] by stack, each read once by its owner.

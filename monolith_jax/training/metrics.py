@@ -9,6 +9,8 @@ by the step itself. With weights w, labels y, predictions p:
                          (He et al. 2014, "Practical lessons from predicting clicks on ads")
     calibration          mean prediction over mean label: 1 is right, above 1 is too sure
     auc                  P(positive scored above negative), ties count one half
+    overflowed_ids       distinct ids of a device that reached it by a third one, none of them
+                         dropped (`embedding._relay`); left out where there are none
     rmse                 sqrt(sum w (y - p)^2 / sum w), for models of values
 
 Training windows take the AUC from a histogram of logits (`BINS` bins over +-`LOGIT_RANGE`; pairs
@@ -33,7 +35,7 @@ LOGIT_RANGE = 16.0
 
 def empty_window(loss: Loss) -> Window:
     """Returns a window of zeros: scalars, and for logloss a histogram [2, BINS]."""
-    names = ["weight", "loss", "data_loss", "label", "prediction"]
+    names = ["weight", "loss", "data_loss", "label", "prediction", "overflowed"]
     window = {name: jnp.zeros((), jnp.float32) for name in names}
     if loss == "logloss":
         window["histogram"] = jnp.zeros((2, BINS), jnp.float32)
@@ -54,8 +56,12 @@ def add_batch(
     outputs: jax.Array,
     labels: jax.Array,
     weights: jax.Array,
+    overflowed: jax.Array | None = None,
 ) -> Window:
-    """Returns the window with one batch added; all examples arrays are [batch] float32."""
+    """Returns the window with one batch added; all examples arrays are [batch] float32.
+
+    `overflowed` is a scalar, the ids that took a detour between devices; None: 0.
+    """
     total = jnp.sum(weights)
     predictions = jax.nn.sigmoid(outputs) if loss == "logloss" else outputs
     sums = {
@@ -64,6 +70,7 @@ def add_batch(
         "data_loss": jnp.sum(weights * example_losses(loss, outputs, labels)),
         "label": jnp.sum(weights * labels),
         "prediction": jnp.sum(weights * predictions),
+        "overflowed": jnp.float32(0.0) if overflowed is None else overflowed,
     }
     if loss == "logloss":
         position = (outputs + LOGIT_RANGE) * (BINS / (2 * LOGIT_RANGE))
@@ -99,6 +106,8 @@ def summarize(window: dict[str, Any], loss: Loss) -> dict[str, float]:
         auc = _auc_of_histogram(negatives, positives)
         if auc is not None:
             metrics["auc"] = auc
+    if sums["overflowed"] > 0:
+        metrics["overflowed_ids"] = float(sums["overflowed"])
     return metrics | gradients.summarize(sums) | {"examples": weight}
 
 

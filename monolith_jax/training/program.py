@@ -215,8 +215,9 @@ class Program:
         updates, opt_state = self.optimizer.update(dense_gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         window, before = gradients.split(window)
+        overflowed = self.engine.overflowed(batch["lookups"])
         window = metrics.add_batch(
-            window, self.task.loss, loss, outputs, batch["label"], batch["weight"]
+            window, self.task.loss, loss, outputs, batch["label"], batch["weight"], overflowed
         )
         window |= {name: before[name] + norm for name, norm in norms.items()}
         return TrainState(state.step + 1, params, opt_state, tables), window

@@ -63,6 +63,8 @@ def test_hot_pairs_take_the_relay_and_sums_stay_exact(mesh: Any) -> None:
     assert (lookups.send != NONE).sum() + (lookups.relay != NONE).sum() == sum(pairs)
     assert (lookups.relay != NONE).sum() == (lookups.forward != NONE).sum() > 0
 
+    assert int(engine.overflowed({"t": lookups})) == (lookups.relay != NONE).sum()
+
     @jax.jit
     def step(state: Any, lookups: Any, weight: Any) -> Any:
         rows = engine.gather(state, lookups)
@@ -89,6 +91,7 @@ def test_even_pairs_do_without(mesh: Any) -> None:
     assert lookups.send.shape == (8, 8, 256)
     assert lookups.relay is None
     assert lookups.forward is None
+    assert int(engine.overflowed({"t": lookups})) == 0
 
 
 @pytest.mark.parametrize("unique", [20_000, 27_000])
