@@ -119,7 +119,9 @@ class Recorder:
         if self._mirror is not None and self._mirror.due():
             self.sync()
         numbers = "  ".join(
-            f"{name} {value:.4f}" for name, value in values.items() if name != "examples"
+            f"{name} {value:.4f}"
+            for name, value in values.items()
+            if name != "examples" and "/" not in name  # a norm a table is for the plots
         )
         self.say(f"{self._position(step)}  {split:5}  {numbers}  {self._speed(rate, step)}")
         return row
