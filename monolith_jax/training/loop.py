@@ -32,6 +32,7 @@ from monolith_jax.task import TaskConfig
 from monolith_jax.training import metrics
 from monolith_jax.training.data import evaluation_dataset, training_dataset
 from monolith_jax.training.evaluation import evaluate
+from monolith_jax.training.lock import held
 from monolith_jax.training.program import Program, TrainState, devices_for
 from monolith_jax.training.recorder import Recorder
 from monolith_jax.training.report import write_report
@@ -69,7 +70,20 @@ def train(
     data, eval_data = training_dataset(task), evaluation_dataset(task)
     distributed.check_shared(str(run_dir.path))
     distributed.primary_only(run_dir.open)
-    checkpoints = Checkpoints(str(run_dir.checkpoints), keep=task.train.keep_checkpoints)
+    with held(run_dir.path):
+        return _train(program, data, eval_data, run_dir, preemption, show)
+
+
+def _train(
+    program: Program,
+    data: Dataset,
+    eval_data: Dataset | None,
+    run_dir: RunDir,
+    preemption: Preemption,
+    show: bool,
+) -> dict[str, float]:
+    """Runs the loop in a model dir that is this run's alone."""
+    checkpoints = Checkpoints(str(run_dir.checkpoints), keep=program.task.train.keep_checkpoints)
     loop = Loop(program, data, eval_data, checkpoints, preemption)
     state, window, step = loop.start()
     recorder = Recorder(run_dir, step, loop.total, show)
@@ -87,7 +101,7 @@ def train(
     finally:
         recorder.close()
     if distributed.is_primary():
-        write_report(run_dir.path, name)
+        write_report(run_dir.path, run_dir.name)
     return recorder.last
 
 

@@ -5,6 +5,7 @@ DIR/checkpoints/     one folder a step
 DIR/metrics.jsonl    one row a line
 DIR/events.*         for TensorBoard
 DIR/report.html      the curves, at the end
+DIR/.lock            held while a run is in it, see `lock`
 
 DIR is a local folder or gs://bucket/folder. An object of a bucket cannot be appended to, so there
 the files that grow are written in a local folder and replaced whole: see `mirror`.

@@ -1,0 +1,71 @@
+"""Keeps two trainers out of one model dir.
+
+The lock is the operating system's (`flock`), so a killed process leaves none behind. It holds where
+the file system has such locks: local disks, NFS, Filestore. A bucket has none; there nothing keeps
+a second trainer out.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from monolith_jax import distributed, storage
+from monolith_jax.errors import CheckpointError
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def held(model_dir: str) -> Iterator[None]:
+    """Holds `model_dir/.lock` while a run is in it; of several processes, process 0 does.
+
+    Args:
+      model_dir: a folder that is there, or gs://bucket/folder, which is not locked.
+
+    Raises:
+      CheckpointError: another run holds it; the message names its process and host.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder, held(folder), held(folder):
+      ...     pass
+      Traceback (most recent call last):
+      ...
+      monolith_jax.errors.CheckpointError: ... is in use by process ... on ...
+    """
+    files: list[TextIO] = []
+    if not storage.is_gs(model_dir):
+        distributed.primary_only(lambda: files.append(_lock(Path(model_dir) / ".lock")))
+    try:
+        yield
+    finally:
+        for file in files:
+            file.close()
+
+
+def _lock(path: Path) -> TextIO:
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise CheckpointError(
+            f"{path.parent} is in use by {holder}; wait for it, or take a new --model-dir"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            file.close()
+            raise CheckpointError(f"{path} cannot be locked: {error}") from error
+        _log.warning("%s: this file system has no locks; keep other trainers out", path.parent)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    return file
