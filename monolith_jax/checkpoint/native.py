@@ -11,9 +11,7 @@ disk, uploaded in the background and committed by a marker: see `_bucket`.
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
@@ -23,6 +21,7 @@ from etils import epath
 
 from monolith_jax import storage
 from monolith_jax.checkpoint import _bucket
+from monolith_jax.checkpoint._upload import Upload
 from monolith_jax.errors import CheckpointError, DivergedError
 
 StateT = TypeVar("StateT")
@@ -56,7 +55,7 @@ class Checkpoints:
         self.directory = epath.Path(directory)
         self._read_only = read_only
         if storage.is_gs(directory):
-            self._upload: _Upload | None = _Upload(str(self.directory), keep, read_only)
+            self._upload: Upload | None = Upload(str(self.directory), keep, read_only)
             if not read_only:
                 self._manager = self._open(self._upload.staging, None, False)
         else:
@@ -222,73 +221,6 @@ class Checkpoints:
                 f"step {step}: {bad[0]} holds values that are not finite"
                 f"{f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''}; nothing was saved"
             )
-
-
-class _Upload:
-    """What carries the finished steps of a staging folder to a bucket, one after the other.
-
-    Args:
-      folder: the checkpoints' folder in the bucket.
-      keep: how many of the newest to keep; None: all.
-      read_only: nothing is staged or deleted.
-    """
-
-    def __init__(self, folder: str, keep: int | None, read_only: bool) -> None:
-        self._folder, self._keep = folder, keep
-        self._steps = _bucket.committed(folder)
-        self._read_only, self._running = read_only, None
-        if read_only:
-            return
-        if jax.process_count() > 1:
-            raise CheckpointError(
-                f"{folder}: several processes cannot write native checkpoints to gs:// yet; "
-                "take a folder that all of them share, or one process"
-            )
-        _bucket.remove_unfinished(folder)
-        self.staging = _bucket.staging_folder()
-        self._pool = ThreadPoolExecutor(1, "checkpoint-upload")
-
-    _running: Future[None] | None
-
-    def steps(self) -> list[int]:
-        """Returns the steps that are complete in the bucket, ascending."""
-        if self._read_only:  # a trainer beside us may have written more
-            self._steps = _bucket.committed(self._folder)
-        return list(self._steps)
-
-    def last_good(self) -> str:
-        """Returns the newest complete step's path, or "none"."""
-        return f"{self._folder}/{self._steps[-1]}" if self._steps else "none"
-
-    def start(self, step: int, manager: ocp.CheckpointManager) -> None:
-        """Starts to wait for a local save, to upload it, and to delete what is not kept."""
-        self._running = self._pool.submit(self._carry, step, manager)
-
-    def _carry(self, step: int, manager: ocp.CheckpointManager) -> None:
-        manager.wait_until_finished()
-        _bucket.commit(self.staging / str(step), f"{self._folder}/{step}")
-        self._steps = sorted([*self._steps, step])
-        manager.delete(step)
-        while self._keep is not None and len(self._steps) > self._keep:
-            _bucket.remove(f"{self._folder}/{self._steps[0]}")
-            del self._steps[0]
-
-    def check(self) -> None:
-        """Raises what stopped an upload that has ended."""
-        if self._running is not None and self._running.done():
-            self.wait()
-
-    def wait(self) -> None:
-        """Waits for the upload; raises what stopped it, once."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.result()
-
-    def close(self) -> None:
-        """Gives thread and local disk back."""
-        if not self._read_only:
-            self._pool.shutdown()
-            shutil.rmtree(self.staging, ignore_errors=True)
 
 
 @jax.jit

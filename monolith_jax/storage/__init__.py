@@ -15,15 +15,17 @@ gcsfs is imported with the first gs:// path. An emulator is used if STORAGE_EMUL
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from monolith_jax.storage._errors import NotFoundError, StorageError
-from monolith_jax.storage._gcs import Gcs
 from monolith_jax.storage._glob import has_magic
 from monolith_jax.storage._info import FileInfo
 from monolith_jax.storage._local import Local, atomic_writer
 from monolith_jax.storage._paths import Path, bucket_of, in_bucket, is_gs, join, split_gs
 from monolith_jax.storage._retry import RetryPolicy, retry_policy, set_retry_policy
+
+if TYPE_CHECKING:
+    from monolith_jax.storage._gcs import Gcs
 
 __all__ = [
     "FileInfo",
@@ -57,11 +59,15 @@ __all__ = [
 ]
 
 
-def _store(path: Path) -> tuple[Gcs | Local, str]:
+def _store(path: Path) -> "tuple[Gcs | Local, str]":
     text = os.fspath(path)
     if not text:
         raise StorageError("an empty path")
-    return (Gcs(), text) if is_gs(text) else (Local(), os.path.expanduser(text))
+    if not is_gs(text):
+        return Local(), os.path.expanduser(text)
+    from monolith_jax.storage._gcs import Gcs  # 40 ms, which local paths need not wait for
+
+    return Gcs(), text
 
 
 def read_bytes(path: Path) -> bytes:

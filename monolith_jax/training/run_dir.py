@@ -71,7 +71,9 @@ class RunDir:
         try:
             self._write_config()
         except storage.StorageError as error:
-            raise CheckpointError(f"{self.path} cannot be written: {error}") from error
+            cause = error.__cause__
+            reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else error
+            raise CheckpointError(f"{self.path} cannot be written: {reason}") from error
 
     def _write_config(self) -> None:
         document = {
