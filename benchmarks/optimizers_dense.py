@@ -10,9 +10,9 @@ from it into a single loop with two outputs, so Adam goes over memory 10 times (
 g, v -> v; w: m, v, w -> w) where a loop written by hand needs 7 (g, m, v, w -> m, v, w), Adagrad
 7 times for 5, Momentum 6 for 5. TF's Eigen kernels make the same passes as XLA's loops, hence
 ratios around 1, and a hand-fused loop's 1.4 to 1.8 is the quotient of the passes and no more.
-Donation keeps all of it in place: without it each output page-faults (0.12 to 0.26). Two things
-move the ratio by some per cent: `exact` (the default) costs up to 6 %, and XLA splits an array
-into as many parts as there are cores, TF into small ones, which suffers less from a busy core.
+Donation keeps all of it in place: without it each output page-faults (0.12 to 0.26). XLA
+splits an array into as many parts as there are cores, TF into small ones, which suffers less from a
+busy core.
 """
 
 import functools

@@ -73,8 +73,8 @@ class UpdateRule(Config):
     )
     exact: bool = field(
         True,
-        doc="Round every product on its own, for the bits that TensorFlow computes on CPU, at 0 to "
-        "6 % of a dense update's time there; off: XLA may fuse products and sums, and weights "
+        doc="Round every product on its own, for the bits that TensorFlow computes on CPU; off: "
+        "XLA may fuse products and sums, and weights "
         "drift from TensorFlow's by up to 7 units in the last place in 1,000 steps.",
     )
 
