@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from monolith_jax import distributed
 from monolith_jax.checkpoint.native import Checkpoints
 from monolith_jax.errors import CheckpointError, ConfigError
 from monolith_jax.input import Dataset, prefetch
@@ -96,7 +97,7 @@ def evaluate_checkpoint(
     if dataset is None:
         raise ConfigError("nothing to evaluate on: set input.eval_start_date and eval_end_date")
     checkpoints = Checkpoints(str(run_dir.checkpoints), read_only=True)
-    steps = checkpoints.steps()
+    steps = distributed.from_primary(checkpoints.steps())
     if not steps or (step is not None and step not in steps):
         wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
         raise CheckpointError(f"{run_dir.path} has {wanted}; there are: {steps or 'none'}")

@@ -26,7 +26,7 @@ def held(model_dir: str) -> Iterator[None]:
     """Holds `model_dir/.lock` while a run is in it; of several processes, process 0 does.
 
     Args:
-      model_dir: a folder that is there, or gs://bucket/folder, which is not locked.
+      model_dir: a folder, made if it is missing, or gs://bucket/folder, which is not locked.
 
     Raises:
       CheckpointError: another run holds it; the message names its process and host.
@@ -50,7 +50,11 @@ def held(model_dir: str) -> Iterator[None]:
 
 
 def _lock(path: Path) -> TextIO:
-    file = path.open("a+")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise CheckpointError(f"{path.parent} cannot be written: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

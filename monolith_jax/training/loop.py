@@ -69,8 +69,8 @@ def train(
     program = Program(task, devices_for(task))
     data, eval_data = training_dataset(task), evaluation_dataset(task)
     distributed.check_shared(str(run_dir.path))
-    distributed.primary_only(run_dir.open)
     with held(run_dir.path):
+        distributed.primary_only(run_dir.open)  # it writes, so not beside another trainer
         return _train(program, data, eval_data, run_dir, preemption, show)
 
 
