@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monolith_jax.errors import ConfigError, DataError
+from monolith_jax.input.files import META_NAME
 from monolith_jax.input.write import atomic_file, encode_example
 from monolith_jax.input.write_dated import DatedWriter
 from monolith_jax.tasks.criteo_ids import Hashing, Ids, Vocabulary
@@ -38,6 +39,7 @@ BUCKETS = 100_000
 FIRST_DAY = "20000101"
 MARKER, VOCABULARY = "criteo.json", "vocabulary.json"
 _DAY_SECONDS = 86_400
+_LAST = (datetime.date.max - datetime.date(1970, 1, 1)).days
 _EVERY = 10_000  # lines between two calls of `progress`
 
 Progress = Callable[[str, float, int], None]
@@ -101,12 +103,20 @@ def convert(
     settings = _settings(buckets, min_count)
     stored = _stored(folder, settings)
     watch = _Watch(parts, progress, passes=2 if min_count and not stored else 1)
-    with DatedWriter(root) as writer:
-        ids = _ids(folder, stored, buckets, min_count, watch)
-        for part, line in watch.lines("writing"):
-            writer.write(part.seconds(line.position), encode_example(_features(line, ids)))
-        with atomic_file(folder / MARKER) as file:
-            file.write(json.dumps(settings, indent=1).encode() + b"\n")
+    try:
+        with DatedWriter(root) as writer:
+            ids = _ids(folder, stored, buckets, min_count, watch)
+            for part, line in watch.lines("writing"):
+                writer.write(part.seconds(line.position), encode_example(_features(line, ids)))
+            if not writer.count:
+                raise DataError(f"no lines in {', '.join(str(part.path) for part in parts)}")
+            with atomic_file(folder / MARKER) as file:
+                file.write(json.dumps(settings, indent=1).encode() + b"\n")
+    except BaseException:
+        if not stored:
+            for name in (MARKER, VOCABULARY):
+                (folder / name).unlink(missing_ok=True)
+        raise
     numbers = sorted({part.first + i for part in parts for i in range(part.days)})
     return Converted(writer.count, tuple(map(_name, numbers)), ids.sizes())
 
@@ -154,6 +164,8 @@ def _parts(files: Sequence[str | os.PathLike[str]], first_day: str, days: int) -
         path = Path(file)
         named = re.fullmatch(r"day_([0-9]{1,4})(?:\.gz)?", path.name)
         day = start + (int(named[1]) if named else i)
+        if day + days > _LAST:
+            raise ConfigError(f"{path}: its last day would be after the year 9999")
         parts.append(_Part(path, size(path), day, days))
     seen: dict[int, Path] = {}
     for part in parts:
@@ -192,7 +204,8 @@ def _settings(buckets: int, min_count: int | None) -> dict[str, Any]:
 def _stored(root: Path, settings: dict[str, Any]) -> bool:
     """Returns whether days are there already, after checking that their ids were made alike."""
     marker = root / MARKER
-    if not marker.exists():
+    # The meta file comes with the days: without it the marker is what a killed process left.
+    if not marker.exists() or not (root / META_NAME).exists():
         return False
     try:
         found = json.loads(marker.read_text())

@@ -166,11 +166,29 @@ def test_damaged_archives_and_missing_files_are_named(tmp_path: Path) -> None:
         ({"first_day": "20240230"}, "first day '20240230' is no date YYYYMMDD"),
         ({"first_day": "2024-1-1"}, "is no date"),
         ({"days": 0}, "days 0: at least 1"),
+        ({"days": 9_999_999}, r"a\.txt: its last day would be after the year 9999"),
     ],
 )
 def test_settings_that_make_no_sense(tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         convert([write(tmp_path / "a.txt", LINES)], tmp_path / "data", **changes)
+
+
+@pytest.mark.parametrize("min_count", [None, 1])
+def test_files_without_a_line_are_refused_and_nothing_is_written(
+    tmp_path: Path, min_count: int | None
+) -> None:
+    empty = write(tmp_path / "a.txt", [])
+    with pytest.raises(DataError, match=r"no lines in .*a\.txt"):
+        convert([empty], tmp_path / "data", min_count=min_count)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_day_that_is_there_leaves_no_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "data" / "20000101").mkdir(parents=True)
+    with pytest.raises(DataError, match="20000101"):
+        convert([write(tmp_path / "a.txt", LINES)], tmp_path / "data", min_count=1)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["20000101"]
 
 
 def test_two_files_of_one_day_are_refused(tmp_path: Path) -> None:
