@@ -17,6 +17,7 @@ from monolith_jax.checkpoint.tf import BundleWriter, open_bundle, write_state_fi
 from monolith_jax.checkpoint.tf.names import NameMap, Report, averages, entries, match
 from monolith_jax.errors import CheckpointError
 from monolith_jax.task import TaskConfig
+from monolith_jax.training.lock import held
 from monolith_jax.training.program import Program, TrainState, devices_for
 from monolith_jax.training.run_dir import RunDir
 from monolith_jax.training.tf_state import arrays_of, tf_variables, with_arrays
@@ -109,19 +110,27 @@ def import_tf_checkpoint(
         state = with_arrays(program, program.init(task.train.seed), report.found, bundle.read, step)
     checkpoint = {"state": state, "window": program.empty_window()}
     run = {"step": step, "first_step": step, "data": None, "config": config.to_dict(task)}
-    run_dir.open()
-    checkpoints = Checkpoints(str(run_dir.checkpoints), keep=task.train.keep_checkpoints)
-    try:
-        if checkpoints.steps():
-            raise CheckpointError(
-                f"{model_dir} has checkpoints already, of the steps {checkpoints.steps()}; "
-                "import into a new --model-dir"
-            )
-        checkpoints.save(step, checkpoint, run)
-        checkpoints.wait()
-    finally:
-        checkpoints.close()
+    with held(run_dir.path):
+        _refuse_steps(run_dir)
+        run_dir.open()
+        checkpoints = Checkpoints(run_dir.checkpoints, keep=task.train.keep_checkpoints)
+        try:
+            checkpoints.save(step, checkpoint, run)
+            checkpoints.wait()
+        finally:
+            checkpoints.close()
     return Imported(step, report, f"{checkpoints.directory / str(step)}")
+
+
+def _refuse_steps(run_dir: RunDir) -> None:
+    checkpoints = Checkpoints(run_dir.checkpoints, read_only=True)
+    steps = checkpoints.steps()
+    checkpoints.close()
+    if steps:
+        raise CheckpointError(
+            f"{run_dir.path} has checkpoints already, of the steps {steps}; "
+            "import into a new --model-dir"
+        )
 
 
 def export_tf_checkpoint(

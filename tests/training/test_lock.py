@@ -31,7 +31,16 @@ def test_the_second_is_told_who_is_there(tmp_path: Path) -> None:
 def test_it_is_given_back(tmp_path: Path) -> None:
     for _ in range(2):
         with held(str(tmp_path)):
-            pass
+            assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(CheckpointError, match="file/run cannot be written: Not a directory"),
+        held(str(tmp_path / "file" / "run")),
+    ):
+        pass
 
 
 def test_a_killed_process_leaves_none(tmp_path: Path) -> None:
@@ -51,5 +60,9 @@ def test_a_killed_process_leaves_none(tmp_path: Path) -> None:
 
 
 def test_a_bucket_is_not_locked() -> None:
-    with held("gs://bucket/run"), held("gs://bucket/run"):
-        pass
+    entered = 0
+    with held("gs://bucket/run"):
+        entered += 1
+        with held("gs://bucket/run"):
+            entered += 1
+    assert entered == 2

@@ -16,6 +16,7 @@ from monolith_jax.errors import CheckpointError, ConfigError, DivergedError
 from monolith_jax.models import MatrixFactorizationConfig
 from monolith_jax.optimizers import Adam, RowwiseAdagrad
 from monolith_jax.task import TaskConfig
+from monolith_jax.training.lock import held
 from monolith_jax.training.program import Program, devices_for
 from monolith_jax.training.tf_checkpoint import export_tf_checkpoint, import_tf_checkpoint
 from monolith_jax.training.tf_state import tf_variables
@@ -178,6 +179,14 @@ def test_what_cannot_be_taken_over_is_an_error_and_no_checkpoint(
         import_tf_checkpoint(mf, tmp_path / "model-30", str(tmp_path / "run"))
     folder = str(tmp_path / "run" / "checkpoints")
     assert Checkpoints(folder, read_only=True).steps() == []
+
+
+def test_a_model_dir_in_use_is_left_as_it_is(mf: TaskConfig, tmp_path: Path) -> None:
+    written(mf, tmp_path / "model-30", NameMap())
+    run = tmp_path / "run"
+    with held(str(run)), pytest.raises(CheckpointError, match="is in use by process"):
+        import_tf_checkpoint(mf, tmp_path / "model-30", str(run))
+    assert [path.name for path in run.iterdir()] == [".lock"]
 
 
 def test_the_step_is_appended_once_and_old_exports_go_only_on_request(
