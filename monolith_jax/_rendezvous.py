@@ -36,6 +36,7 @@ def gather(port: int, hello: dict[str, Any], timeout: float) -> None:
     count, deadline = hello["processes"], time.monotonic() + timeout
     callers: dict[int, tuple[dict[str, Any], socket.socket]] = {}
     error: str | None = None
+    done = False
     try:
         with _listen(port) as server:
             while len(callers) < count - 1 and error is None:
@@ -46,9 +47,12 @@ def gather(port: int, hello: dict[str, Any], timeout: float) -> None:
                     error = _missing(set(range(1, count)) - callers.keys(), count, port, timeout)
                     break
                 error = _receive(connection, hello, callers)
+        done = True
     finally:
+        # Ctrl-C here must not tell the others that all are present.
+        answer = error if done else error or "process 0 was stopped while it waited"
         for _, connection in callers.values():
-            _answer(connection, error)
+            _answer(connection, answer)
     if error:
         raise UserError(error)
 

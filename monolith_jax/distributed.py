@@ -248,19 +248,20 @@ def primary_first(make: Callable[[], T]) -> T:
 
     What it puts on a shared disk is found there by them. If it fails in one, it fails in all.
     """
+    if jax.process_count() == 1:
+        return make()
     failed: str | None = None
-    result = None
+    result, raised = None, None
     for mine in (True, False):
         if is_primary() == mine and not failed:
             try:
                 result = make()
-            except UserError as error:
-                if jax.process_count() == 1:
-                    raise
+            except Exception as error:  # whatever it is, the others must not wait for this process
                 failed = f"process {jax.process_index()}: {error}"
-        if jax.process_count() == 1:
-            break
+                raised = None if isinstance(error, UserError) else error
         failed = next((why for why in from_all(failed) if why), None)
+    if raised is not None:
+        raise raised
     if failed:
         raise UserError(failed)
     return result  # type: ignore[return-value]
@@ -294,15 +295,23 @@ def check_shared(folder: str) -> None:
     why = from_primary(why)
     if why:
         raise UserError(f"model dir {folder}: process 0 cannot write there: {why}")
-    seen = from_all((socket.gethostname(), storage.exists(mark)))
+    try:
+        found = storage.exists(mark)
+    except (OSError, UserError) as error:
+        _log.warning("%s: %s", mark, error)
+        found = False
+    seen = from_all((socket.gethostname(), found))
     if is_primary():
-        storage.delete(mark)
+        try:
+            storage.delete(mark)
+        except (OSError, UserError) as error:  # a file too many is no reason to leave the others
+            _log.warning("%s: %s", mark, error)
     blind = [f"process {i} ({host})" for i, (host, found) in enumerate(seen) if not found]
     if blind:
         raise UserError(
             f"model dir {folder} is local: {', '.join(blind)} cannot see what process 0 "
-            f"({seen[0][0]}) writes there. On several hosts it must be on storage that all share: "
-            "gs://BUCKET/..., or a mounted file system"
+            f"({seen[0][0]}) writes there. On several hosts it must be on a file system "
+            "that all of them mount"
         )
 
 

@@ -224,3 +224,20 @@ def test_all_processes_stop_at_one_poll(
                     stops[process] = poll
     assert stops[0] is not None
     assert stops[0] == stops[1]
+
+
+def test_any_error_of_one_process_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    def exchange(value: Any) -> list[Any]:
+        told.append(value)
+        return [value, None]
+
+    def fail() -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed, "from_all", exchange)
+    with pytest.raises(ZeroDivisionError):
+        distributed.primary_first(fail)
+    assert told == ["process 0: by zero"] * 2
