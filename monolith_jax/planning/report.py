@@ -68,8 +68,9 @@ _ROWS = (
 
 _NOTES = (
     "samples/s at most = (examples a step) / max(times): every resource busy all the time; a real "
-    "run is slower.\ntimes: HBM bytes / HBM rate; bytes sent through the narrowest cut of the "
-    "torus; operations / bfloat16 rate. Ids are taken as even, which touches the most rows."
+    "run is slower.\ntimes: HBM bytes / HBM rate; bytes on the links, at what a chip can send or "
+    "at what the narrowest cut of the torus lets by; operations / bfloat16 rate. Ids are taken as even, "
+    "which touches the most rows."
 )
 
 
