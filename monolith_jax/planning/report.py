@@ -69,8 +69,8 @@ _ROWS = (
 _NOTES = (
     "samples/s at most = (examples a step) / max(times): every resource busy all the time; a real "
     "run is slower.\ntimes: HBM bytes / HBM rate; bytes on the links, at what a chip can send or "
-    "at what the narrowest cut of the torus lets by; operations / bfloat16 rate. Ids are taken as even, "
-    "which touches the most rows."
+    "at what the narrowest cut of the torus lets by; operations / bfloat16 rate. Ids are taken "
+    "as even, which touches the most rows."
 )
 
 
