@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # orbax logs its failed saves with a traceback; the loop raises them, so here they come once.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.DEBUG if options.debug else logging.CRITICAL)
-    threading.excepthook = _log_thread_error
-    sys.unraisablehook = _log_unraisable
+    if argv is None:  # the process is ours: called as a function, its hooks are the caller's
+        threading.excepthook = _log_thread_error
+        sys.unraisablehook = _log_unraisable
     try:
         return options.run(options, rest)
     except UserError as error:
