@@ -13,7 +13,6 @@ from jax.sharding import PartitionSpec as P
 from monolith_jax.checkpoint.native import Checkpoints
 from monolith_jax.errors import CheckpointError, DivergedError
 
-
 # A restore that orbax gives up closes its event loop while tensorstore still reads; the complaint
 # comes from another thread, in the test that fails to restore or in the one after it.
 pytestmark = pytest.mark.filterwarnings(
