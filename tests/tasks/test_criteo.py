@@ -216,7 +216,8 @@ def test_trains_from_the_command_line(
     arguments += ["--input.eval_start_date", "20000102", "--input.eval_end_date", "20000102"]
     arguments += ["--input.batch_size", "100", "--train.epochs", "6", "--train.devices", "1"]
     assert cli.main(arguments) == 0
-    rows = [json.loads(row) for row in (tmp_path / "model" / "metrics.jsonl").open()]
+    text = (tmp_path / "model" / "metrics.jsonl").read_text()
+    rows = [json.loads(row) for row in text.splitlines()]
     last = [row for row in rows if "auc" in row][-1]
     assert last["auc"] > 0.9
     assert re.search(r"done: step 60", capsys.readouterr().err)
