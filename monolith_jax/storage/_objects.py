@@ -59,7 +59,7 @@ def stat(bucket: str, name: str, tries: int | None = None) -> Stat:
       FileNotFoundError: there is no such object.
     """
     found = request("GET", "storage/v1/b/{}/o/{}", bucket, name, check=Response.json, tries=tries)
-    return _stat(bucket, found)
+    return of_json(bucket, found)
 
 
 def read_range(of: Stat, start: int, length: int) -> Future[bytes]:
@@ -149,8 +149,16 @@ def read_chunks(of: Stat) -> Iterator[bytes]:
         raise IncompleteError(f"crc32c is {checksum:08x}, not {of.crc32c:08x}")
 
 
-def write(bucket: str, name: str, data: bytes) -> None:
-    """Writes a small object, in one request."""
+def write(bucket: str, name: str, data: bytes, replaces: str | None = None) -> str:
+    """Writes a small object, in one request; returns its generation.
+
+    Args:
+      bucket: its bucket.
+      name: its name.
+      data: all of it.
+      replaces: the generation that it must still be of, "0" if there must be none; the service
+        answers 412 if it is not. None: whatever is there.
+    """
     from crc32c import crc32c
 
     checksum = crc32c(data)
@@ -160,7 +168,7 @@ def write(bucket: str, name: str, data: bytes) -> None:
         f"{json.dumps(_metadata(name, checksum))}\r\n"
         f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n"
     )
-    request(
+    return request(
         "POST",
         "upload/storage/v1/b/{}/o",
         bucket,
@@ -168,6 +176,7 @@ def write(bucket: str, name: str, data: bytes) -> None:
         headers={"Content-Type": f'multipart/related; boundary="{boundary}"'},
         data=b"".join([head.encode(), data, f"\r\n--{boundary}--".encode()]),
         uploadType="multipart",
+        ifGenerationMatch=replaces,
         what=f"POST gs://{bucket}/{name}",
     )
 
@@ -252,7 +261,7 @@ def _received(answer: Response, size: int, checksum: int) -> int | None:
     """Returns how many bytes have arrived, or None once the object is there."""
     if answer.status == 308 or (answer.status == 200 and not answer.body.strip()):
         return int(answer.headers.get("range", "bytes=0--1").rpartition("0-")[2]) + 1
-    found = _stat("", answer.json())
+    found = of_json("", answer.json())
     if found.size != size or found.crc32c not in (None, checksum):
         raise LostUploadError(f"{found.size} bytes of {size} arrived, or damaged ones")
     return None
@@ -266,13 +275,15 @@ def _metadata(name: str, checksum: int) -> dict[str, str]:
     }
 
 
-def _check_written(answer: Response, size: int, checksum: int) -> None:
-    found = _stat("", answer.json())
+def _check_written(answer: Response, size: int, checksum: int) -> str:
+    found = of_json("", answer.json())
     if found.size != size or found.crc32c not in (None, checksum):
         raise IncompleteError(f"{found.size} bytes of {size} arrived, or damaged ones")
+    return found.generation
 
 
-def _stat(bucket: str, found: dict[str, Any]) -> Stat:
+def of_json(bucket: str, found: dict[str, Any]) -> Stat:
+    """Returns what the service says of an object."""
     crc = found.get("crc32c")
     return Stat(
         bucket=bucket,
