@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from monolith_jax._cache import cached_njit
-from monolith_jax.embedding._layout import Layout
 from monolith_jax.embedding._parts import Part
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.config import FeatureConfig
@@ -46,7 +45,7 @@ def physical_rows(stack: Stack, columns: Mapping[str, Any], batch_size: int) -> 
             offset,
             _POLICIES[feature.out_of_range],
             feature.too_long == "truncate",
-            _shape(stack.layout),
+            _shape(stack, part.table),
         )
         if fault != _OK:
             raise DataError(_message(part, fault, example, found))
@@ -141,11 +140,21 @@ def _weights(part: Part, columns: Mapping[str, Any], batch_size: int) -> np.ndar
     return found
 
 
-def _shape(layout: Layout) -> tuple[int, int, int, int]:
-    """Returns what the kernel needs of a layout; a shift of -1 means no power of two."""
+def _shape(stack: Stack, table: str) -> tuple[int, int, int, int, int, int]:
+    """Returns what the kernel needs of a table's place in the layout.
+
+    A shift of -1 means no power of two; a block of 0 lines means that lines are dealt out in turn,
+    and else the last number is the line at which the table's block starts in each shard.
+    """
+    layout = stack.layout
     power = layout.shards & (layout.shards - 1) == 0
     shift = layout.shards.bit_length() - 1 if power else -1
-    return layout.pack.bit_length() - 1, layout.shards, shift, layout.lines_per_shard
+    block = first = 0
+    if layout.blocks:
+        nth = next(i for i, one in enumerate(stack.tables) if one.name == table)
+        block, first = layout.blocks[nth], sum(layout.blocks[:nth])
+    pack_shift = layout.pack.bit_length() - 1
+    return pack_shift, layout.shards, shift, layout.lines_per_shard, block, first
 
 
 def _column(
@@ -204,10 +213,16 @@ def _message(part: Part, fault: int, example: int, found: int) -> str:
 
 @cached_njit(nogil=True, inline="always")
 def _physical(row, shape):  # type: ignore[no-untyped-def]
-    """`Layout.physical`, with shifts for the divisions wherever they are by powers of two."""
-    pack_shift, shards, shard_shift, lines_per_shard = shape
+    """`Layout.physical`, with shifts for the divisions wherever they are by powers of two.
+
+    In step with `_layout.Layout.physical_line`; the tests compare the two.
+    """
+    pack_shift, shards, shard_shift, lines_per_shard, block, first = shape
     line = row >> pack_shift
-    if shard_shift >= 0:
+    if block > 0:
+        line -= first * shards
+        shard, nth = line // block, first + line % block
+    elif shard_shift >= 0:
         shard, nth = line & (shards - 1), line >> shard_shift
     else:
         shard, nth = line % shards, line // shards

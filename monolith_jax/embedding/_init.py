@@ -43,7 +43,8 @@ def _shard(stack: Stack, key: jax.Array, shard: jax.Array) -> jax.Array:
     shape = (layout.lines_per_shard, layout.line_width)
     nth = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
     lane = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
-    row = (nth * layout.shards + shard) * layout.pack + lane // layout.width
+    line = layout.logical_line(shard.astype(jnp.int32) * jnp.int32(layout.lines_per_shard) + nth)
+    row = line * layout.pack + lane // layout.width
     inside = lane % layout.width < layout.dim
     kinds: dict[Initializer, list[tuple[TableConfig, int]]] = {}
     for table, offset in zip(stack.tables, stack.offsets, strict=True):

@@ -12,12 +12,13 @@ from monolith_jax.optimizers import UpdateRule
 
 @dataclass(frozen=True)
 class Stack:
-    """Tables of equal `dim`, `optimizer` and `dtype`, one after the other in one array's rows.
+    """Tables of equal `dim`, `optimizer`, `dtype` and `sharding` in one array's rows.
 
     Attributes:
       name: the array's name in the state and in checkpoints.
       tables: the tables, in the order of their rows.
-      offsets: the logical row at which each table starts; a multiple of `layout.pack`.
+      offsets: the logical row at which each table starts; a multiple of `layout.pack`. Rows of
+        one table follow each other; where tables are cut into blocks there are gaps between them.
       features: the lookups into these tables, in the model's order; a feature is one, or two.
       layout: the array's layout.
     """
@@ -69,13 +70,15 @@ def build_stacks(
     parts = [part for feature in features for part in parts_of(feature, known)]
     masks = [feature.mask_name for feature in features if feature.sequence]
     _check_names("feature", [part.name for part in parts] + masks)
-    groups: dict[tuple[int, UpdateRule, str], list[TableConfig]] = {}
+    groups: dict[tuple[int, UpdateRule, str, str], list[TableConfig]] = {}
     for table in tables:
-        groups.setdefault((table.dim, table.optimizer, table.dtype), []).append(table)
+        key = (table.dim, table.optimizer, table.dtype, table.sharding)
+        groups.setdefault(key, []).append(table)
     stacks: dict[str, Stack] = {}
-    for (dim, rule, dtype), members in groups.items():
+    for (dim, rule, dtype, sharding), members in groups.items():
         base = f"dim{dim}_{type(rule).__name__.lower()}"
         base += "" if dtype == "float32" else f"_{dtype}"
+        base += "" if sharding == "mod" else f"_{sharding}"
         taken = sum(1 for name in stacks if name == base or name.startswith(f"{base}_"))
         name = f"{base}_{taken + 1}" if taken else base
         stacks[name] = _stack(name, dim, tuple(members), parts, shards)
@@ -90,13 +93,17 @@ def _stack(
     shards: int,
 ) -> Stack:
     pack = Layout(1, dim, shards).pack
-    offsets, row = [], 0
+    offsets, blocks, row = [], [], 0
     for table in tables:
         offsets.append(row)
-        row += -(-table.vocab_size // pack) * pack
+        lines = -(-table.vocab_size // pack)
+        if table.sharding == "div":
+            blocks.append(-(-lines // shards))
+            lines = blocks[-1] * shards
+        row += lines * pack
     names = {table.name for table in tables}
     mine = tuple(part for part in parts if part.table in names)
-    return Stack(name, tables, tuple(offsets), mine, Layout(row, dim, shards))
+    return Stack(name, tables, tuple(offsets), mine, Layout(row, dim, shards, tuple(blocks)))
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:

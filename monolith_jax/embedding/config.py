@@ -62,6 +62,12 @@ class TableConfig(Config):
     the same ones, on any number of devices. Slots stay float32. The CPU backend of jax 0.10 (Python
     3.11) has no bfloat16 scatter and widens such a table at each step; jax 0.12 and TPUs do not.
 
+    With `sharding="mod"` (TF's `partition_strategy`, but by lines of 128 lanes) frequent ids that
+    lie side by side, as ids sorted by frequency do, land on different devices. With "div" a device
+    owns a range of ids, which suits who reads or replaces ranges; frequent neighbours then share an
+    owner, and what it sends beyond the others' share takes a detour. From equal tables both compute
+    equal results, to the last bit; the first values differ, which are drawn where a row lies.
+
     Example:
       >>> TableConfig(name="user", vocab_size=943, dim=16).initializer
       Normal(stddev=0.01)
@@ -77,6 +83,12 @@ class TableConfig(Config):
     dtype: Literal["float32", "bfloat16"] = field(
         "float32",
         doc="How values are kept; bfloat16 takes half the memory and is rounded stochastically.",
+    )
+    sharding: Literal["mod", "div"] = field(
+        "mod",
+        doc="Which device owns a row: mod deals lines of 128 lanes out in turn, div cuts the table "
+        "into blocks of consecutive rows. A checkpoint of either is read as the other.",
+        restart="free",
     )
     gradient_multiplier: float = field(
         1.0,

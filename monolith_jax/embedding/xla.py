@@ -19,6 +19,7 @@ from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._norms import table_squares
 from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
+from monolith_jax.embedding._reshard import reshard, tables_as_stored
 from monolith_jax.embedding._rounding import step_key
 from monolith_jax.embedding._stacks import Stack, build_stacks
 from monolith_jax.embedding._update import Rounding, update_block
@@ -39,7 +40,7 @@ class XlaEngine:
     dense gradient of a table exists, and with a donated state no copy of one.
 
     Args:
-      tables: the tables; those of equal `dim` and `optimizer` share one array.
+      tables: the tables; those of equal `dim`, `optimizer`, `dtype` and `sharding` share an array.
       features: the lookups.
       batch_size: examples of a batch, over all devices; a multiple of the devices.
       mesh: the devices; None: jax's default device.
@@ -99,6 +100,13 @@ class XlaEngine:
         self.shards = shards
         self.seed = seed
         self._tables, self._features = tuple(tables), tuple(features)
+        self._options: Any = {
+            "mesh": mesh,
+            "axis": axis,
+            "shards": shards,
+            "seed": seed,
+            "form": form,
+        }
         self._lines = form == "lines" or (form == "auto" and self._placement.platform == "tpu")
         self._prepare: Any = None
         self._id_weights: Any = None
@@ -155,6 +163,31 @@ class XlaEngine:
                 for stack in self.stacks
             },
         }
+
+    def with_sharding(self, stored: Mapping[str, str]) -> "XlaEngine":
+        """Returns an engine on the same devices with its tables sharded as a checkpoint has them.
+
+        Args:
+          stored: by table, "mod" or "div"; a table that is not there was dealt out by "mod".
+        """
+        tables = tables_as_stored(self._tables, stored)
+        return XlaEngine(tables, self._features, batch_size=self.batch_size, **self._options)
+
+    def resharded(self, state: State, source: "XlaEngine") -> State:
+        """Returns another engine's state as one of this engine; the other is not kept.
+
+        Rows, slots and scalars are the same to the last bit, only laid out by this engine's
+        `sharding`: what lets a run go on with another one than its checkpoint has.
+
+        Args:
+          state: of `source`; both states are in memory while they are converted.
+          source: from `with_sharding`.
+        """
+        moved = jax.jit(
+            partial(reshard, source.stacks, self.stacks),
+            out_shardings=self.state_sharding()["stacks"],
+        )(state["stacks"])
+        return {"step": state["step"], "stacks": moved}
 
     def vectors(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes and dtypes of what `combine` gives of `batch_size` examples."""
