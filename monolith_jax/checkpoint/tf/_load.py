@@ -166,6 +166,8 @@ def _groups(bundle: Bundle, names: Iterable[str], max_memory: int) -> Iterator[l
 def _prepare(bundle: Bundle, name: str, sharding: jax.sharding.Sharding) -> _Pending:
     info = bundle.entries[name]
     try:
+        if isinstance(sharding, jax.sharding.NamedSharding):
+            sharding.check_compatible_aval(info.shape)  # its rank, which the two below let pass
         indices = sharding.addressable_devices_indices_map(info.shape)
         sharding.shard_shape(info.shape)
     except (ValueError, IndexError) as error:  # jax's words for a spec that is too long

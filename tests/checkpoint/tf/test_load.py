@@ -73,6 +73,8 @@ def test_all_tensors_but_strings_by_default(prefix):
         load(prefix, names=["tabel"])
     with pytest.raises(CheckpointError, match=r"'bias'.*does not fit its sharding"):
         load(prefix, {"bias": _sharding(None, "x")})
+    with pytest.raises(CheckpointError, match=r"'whole'.*does not fit its sharding"):
+        load(prefix, {"whole": _sharding("x", None, None)})  # more axes than dimensions
 
 
 def test_integers_that_do_not_fit_are_an_error(tmp_path):
