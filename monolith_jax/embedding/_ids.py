@@ -105,11 +105,22 @@ def _mapped(part: Part, values: np.ndarray, offsets: np.ndarray, each: int) -> n
 def _refuse(
     part: Part, fault: int, bad: np.ndarray, values: np.ndarray, offsets: np.ndarray, each: int
 ) -> None:
-    """Raises if an id is bad, and names the first of them and its example."""
-    if bad.any():
-        k = int(np.argmax(bad))
-        example = k // each if each >= 0 else int(np.searchsorted(offsets, k, side="right")) - 1
-        raise DataError(_message(part, fault, example, int(values[k])))
+    """Raises if an id that is looked up is bad; names the first of them and its example.
+
+    What lies behind `max_length` in its example is cut, or an error of its own.
+    """
+    if not bad.any():
+        return
+    places = np.flatnonzero(bad)
+    if each >= 0:
+        examples, nth = np.divmod(places, each)
+    else:
+        examples = np.searchsorted(offsets, places, side="right") - 1
+        nth = places - offsets[examples]
+    looked_up = np.flatnonzero(nth < part.max_length)
+    if looked_up.size:
+        first = looked_up[0]
+        raise DataError(_message(part, fault, int(examples[first]), int(values[places[first]])))
 
 
 def _weights(part: Part, columns: Mapping[str, Any], batch_size: int) -> np.ndarray:

@@ -279,6 +279,29 @@ def test_bad_columns_are_named(options: Any, columns: Any, message: str) -> None
         engine.prepare(arrays)
 
 
+@pytest.mark.parametrize("hashed", [False, True])
+def test_ids_that_are_cut_are_not_checked(hashed: bool) -> None:
+    rules = {"too_long": "truncate", "negative": "error", "out_of_range": "error"}
+    config = feature(max_length=2, quotient_table="q" if hashed else "", **rules)
+    engine = XlaEngine([table(), table("q", vocab_size=2)], [config], batch_size=2)
+
+    def places(*ids: list[int]) -> Any:
+        offsets = np.cumsum([0, *map(len, ids)])
+        return engine.prepare({"ids": Ragged(np.concatenate(ids), offsets)})
+
+    cut = places([1, 2, -4], [3, 4, 1 << 40, -1])
+    jax.tree.map(np.testing.assert_array_equal, cut, places([1, 2], [3, 4]))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        engine.prepare({"ids": np.array([[1, 2, -4], [3, 4, 1 << 40]])}),
+        cut,
+    )
+    with pytest.raises(DataError, match=r"example 1 .*id -7 is negative"):
+        places([1, 2, -4], [3, -7, -8])
+    with pytest.raises(DataError, match=r"example 0 .*id 1099511627776 is outside"):
+        places([1, 1 << 40, -4], [3])
+
+
 @pytest.mark.parametrize(
     ("tables", "features", "message"),
     [
