@@ -5,7 +5,8 @@ jax's service waits too, but a process that waits in vain is aborted with a page
 it ends with a line that names the processes, the address and the port.
 
 A caller sends one line of JSON, `{"process", "processes", "host", "versions"}`, and gets one line
-back: `{"error": null}` once everybody is there, else `{"error": why}`.
+back: `{"error": null}` once everybody is there, else `{"error": why}`. Until then its connection
+stays open: a caller that has hung up counts as missing again, and may call once more.
 """
 
 import json
@@ -20,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.2
 _LINE = 1 << 16
+_SECONDS = 5.0  # that a caller has for its line, and to take the answer
+_ALIVE_SECONDS = 5  # without a word, before the kernel asks whether a caller's host is there still
 
 
 def gather(port: int, hello: dict[str, Any], timeout: float) -> None:
@@ -39,7 +42,10 @@ def gather(port: int, hello: dict[str, Any], timeout: float) -> None:
     done = False
     try:
         with _listen(port) as server:
-            while len(callers) < count - 1 and error is None:
+            while error is None:
+                _drop_gone(callers)
+                if len(callers) == count - 1:
+                    break
                 server.settimeout(max(deadline - time.monotonic(), 0.01))
                 try:
                     connection, _ = server.accept()
@@ -98,7 +104,8 @@ def _receive(
 ) -> str | None:
     """Takes in a caller; returns what is wrong with it, if anything is."""
     try:
-        connection.settimeout(5.0)
+        _keep_alive(connection)
+        connection.settimeout(_SECONDS)
         line = connection.makefile("rb").readline(_LINE)
         found = json.loads(line)
         number, host = int(found["process"]), str(found["host"])
@@ -106,6 +113,7 @@ def _receive(
     except (OSError, ValueError, KeyError, TypeError):
         connection.close()  # a port scanner, a health check: not one of us
         return None
+    _drop_gone(callers)  # this may be one that was started again
     seen = callers.get(number)
     callers[len(callers) + hello["processes"] if seen or number == 0 else number] = (
         found,
@@ -129,6 +137,37 @@ def _receive(
                 f"{host}: install one version on all hosts"
             )
     return None
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Lets the connection end when the caller's host is gone without having said so."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {"TCP_KEEPIDLE": _ALIVE_SECONDS, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
+    for name, value in options.items():
+        if hasattr(socket, name):  # macOS has not all of them
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _drop_gone(callers: dict[int, tuple[dict[str, Any], socket.socket]]) -> None:
+    """Forgets the callers that have hung up: killed, perhaps about to be started again."""
+    for number, (found, connection) in list(callers.items()):
+        if _gone(connection):
+            _log.warning("process %d on %s had called and is gone", number, found["host"])
+            connection.close()
+            del callers[number]
+
+
+def _gone(connection: socket.socket) -> bool:
+    """Returns whether a caller has hung up; it sends nothing after its line."""
+    connection.settimeout(0.0)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(_SECONDS)
 
 
 def _missing(missing: set[int], count: int, port: int, timeout: float) -> str:

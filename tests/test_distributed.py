@@ -1,5 +1,6 @@
 """Finding each other: every way it can fail is one line that says who, where and what to do."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -63,6 +64,50 @@ def test_two_with_one_number() -> None:
     (message, *_) = meet([hello(1, 3), hello(1, 3, host="other")], 3)
     assert "two processes have --process-id 1: on " in message
     assert "other" in message
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, Any]], int]]:
+    """Calls process 0, before it looks, and is gone at once; returns the port."""
+    server = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setattr(_rendezvous, "_listen", lambda port: server)
+    port = int(server.getsockname()[1])
+
+    def call(line: dict[str, Any]) -> int:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(json.dumps(line).encode() + b"\n")
+        return port
+
+    yield call
+    server.close()
+
+
+def test_who_is_started_again_takes_the_place_of_its_earlier_self(
+    killed: Callable[[dict[str, Any]], int],
+) -> None:
+    port = killed(hello(1, 3))
+    ends: list[str] = []
+
+    def call(line: dict[str, Any]) -> None:
+        try:
+            _rendezvous.call("127.0.0.1", port, line, 10.0)
+        except UserError as error:
+            ends.append(str(error))
+
+    threads = [threading.Thread(target=call, args=(hello(i, 3),)) for i in (1, 2)]
+    for thread in threads:
+        thread.start()
+    _rendezvous.gather(port, hello(0, 3), 10.0)
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert ends == []
+
+
+def test_who_has_called_and_is_gone_is_missing(killed: Callable[[dict[str, Any]], int]) -> None:
+    port = killed(hello(1))
+    with pytest.raises(UserError, match=r"waited 0.5 s for 2 processes; missing: process 1\."):
+        _rendezvous.gather(port, hello(0), 0.5)
 
 
 def test_other_numbers_and_versions_are_told_apart() -> None:
