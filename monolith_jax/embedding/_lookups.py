@@ -1,6 +1,6 @@
 """What a batch asks of the tables: arrays of static shape, made on the host."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import jax
@@ -23,7 +23,8 @@ class StackLookups:
       index: int32 [batch, ids per example]; for each id, in the order of the stack's features, its
         place among the rows that its device receives; `NONE` (beyond any) where there is no id.
       send: int32 [D owners, D askers, C]; for each owner, the places among its `rows` of what each
-        asker needs; padded with `NONE`.
+        asker needs; padded with `NONE`. With `parts`, int32 [D owners, S]: what all askers need,
+        one asker's behind the other's, each filled up to whole lines.
       lines: int32 [D * UL]; the lines that hold `rows`, padded as `rows` is. Only where the
         backend moves whole lines (TPU) and a line holds more than one row.
       slot: int32 [D * U]; the place of each of `rows` among the rows of `lines`; as `lines`.
@@ -32,6 +33,11 @@ class StackLookups:
         `forward`, where `send` holds everything.
       forward: int32 [D relays, D askers, R]; for each relay, the places among the D * R rows that
         it receives of what it passes on to each asker; they follow the D * C direct ones there.
+      parts: int32 [D, 6, D]; only for the ragged exchange (`_ragged`). For each device and every
+        other one, in lines: where among `send` what goes there starts, how much it is, and where
+        it arrives over there; where what came from there lies here, how much it is, and where it
+        started over there.
+      received: rows that a device has room to receive by the ragged exchange; else 0.
       weights: float32, as `index`; the weights of the ids. Only where a feature of the stack has
         any.
     """
@@ -44,6 +50,8 @@ class StackLookups:
     weights: Array | None = None
     relay: Array | None = None
     forward: Array | None = None
+    parts: Array | None = None
+    received: int = field(default=0, metadata={"static": True})
 
 
 Lookups: TypeAlias = dict[str, StackLookups]

@@ -2,11 +2,12 @@
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from monolith_jax.embedding import _ragged
 from monolith_jax.embedding._ids import physical_rows
 from monolith_jax.embedding._ladder import capacity
 from monolith_jax.embedding._lookups import Lookups, StackLookups
@@ -25,6 +26,8 @@ class _Exchange(NamedTuple):
     send: np.ndarray | None = None
     relay: np.ndarray | None = None
     forward: np.ndarray | None = None
+    parts: np.ndarray | None = None
+    received: int = 0
 
 
 class Preparer:
@@ -35,15 +38,22 @@ class Preparer:
       batch_size: examples of a batch, over all devices.
       devices: devices that rows and batch are split over.
       whole_lines: also say which lines hold the rows, for backends that move whole lines.
+      ragged: the stacks whose rows take the ragged exchange.
     """
 
     def __init__(
-        self, stacks: Sequence[Stack], batch_size: int, devices: int, whole_lines: bool
+        self,
+        stacks: Sequence[Stack],
+        batch_size: int,
+        devices: int,
+        whole_lines: bool,
+        ragged: Collection[str] = (),
     ) -> None:
         self._stacks = stacks
         self._batch_size = batch_size
         self._devices = devices
         self._whole_lines = whole_lines
+        self._ragged = frozenset(ragged)
         self._local = threading.local()
 
     def __call__(self, columns: Mapping[str, Any]) -> Lookups:
@@ -54,11 +64,12 @@ class Preparer:
         rows = physical_rows(stack, columns, self._batch_size)
         scratch = self._scratch(stack)
         block = stack.layout.physical_rows // self._devices
+        pack = stack.layout.pack if stack.name in self._ragged else 0
         if self._devices == 1:
             unique, index = unique_rows(rows.reshape(-1), scratch)
             owned, exchange = [unique], _Exchange()
         else:
-            owned, exchange, index = _route(rows, scratch, block, self._devices)
+            owned, exchange, index = _route(rows, scratch, block, self._devices, pack)
         most = min(rows.size, block)
         size = capacity(max(map(len, owned)), least=LEAST_ROWS, most=max(1, most))
         lines, slot = None, None
@@ -81,7 +92,7 @@ class Preparer:
 
 
 def _route(
-    rows: np.ndarray, scratch: Scratch, block: int, devices: int
+    rows: np.ndarray, scratch: Scratch, block: int, devices: int, pack: int
 ) -> tuple[list[np.ndarray], _Exchange, np.ndarray]:
     """Returns what each owner holds, what it sends to whom, and where the ids find it.
 
@@ -92,6 +103,7 @@ def _route(
       scratch: the stack's bitmaps.
       block: rows that a device owns.
       devices: number of devices.
+      pack: rows of a line, for the ragged exchange; 0: the one by buckets.
 
     Returns:
       (owned: per owner the ascending distinct rows; who sends what to whom; index [batch, ids]).
@@ -107,14 +119,17 @@ def _route(
 
     counts = np.stack([np.diff(bound) for bound in bounds], axis=1)
     most = max(1, min(rows.size // devices, block))
-    size, hops = sizes(counts, least=max(8, LEAST_ROWS // devices), most=most)
     per_asker = counts.sum(0)
     asker = np.repeat(np.arange(devices), per_asker)
     owner = np.repeat(np.tile(np.arange(devices), devices), counts.T.reshape(-1))
     within = np.concatenate([np.arange(len(unique)) for unique in asked])
     nth = within - np.stack(bounds)[asker, owner]
     asked_rows = (owner, asker, nth, places - owner_bounds[owner])
-    exchange, received = _exchange(devices, asked_rows, size, hops)
+    if pack:
+        exchange, received = _ragged_exchange(counts, asked_rows, pack, rows.size // devices)
+    else:
+        size, hops = sizes(counts, least=max(8, LEAST_ROWS // devices), most=most)
+        exchange, received = _exchange(devices, asked_rows, size, hops)
     index = np.empty(rows.size, np.int32)
     first, done = 0, 0
     for n, local in zip(per_asker, indices, strict=True):
@@ -154,6 +169,25 @@ def _exchange(
     forward[via, asker[left], second] = owner[left] * hops + first
     received[left] = devices * size + via * hops + second
     return _Exchange(send, relay, forward), received
+
+
+def _ragged_exchange(
+    counts: np.ndarray,
+    asked: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    pack: int,
+    most: int,
+) -> tuple[_Exchange, np.ndarray]:
+    """As `_exchange`, for the ragged exchange: each pair of devices has as many rows as it needs.
+
+    Args:
+      counts: int64 [owners, askers], distinct rows asked for.
+      asked: as for `_exchange`.
+      pack: rows of a line.
+      most: the most distinct rows that an asker can ask for.
+    """
+    send_size, received_size = _ragged.sizes(counts, pack, least=LEAST_ROWS, most=most)
+    send, parts, received = _ragged.route(counts, asked, pack, send_size)
+    return _Exchange(send, parts=parts, received=received_size), received
 
 
 def _padded(rows: np.ndarray, size: int, block: int, owner: int) -> np.ndarray:

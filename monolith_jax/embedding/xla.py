@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from monolith_jax.embedding import _export
+from monolith_jax.embedding import _export, _ragged
 from monolith_jax.embedding._access import read_rows
 from monolith_jax.embedding._combine import combine_features, receive
 from monolith_jax.embedding._init import as_float32, init_block, init_slots, stack_shapes
@@ -19,6 +19,7 @@ from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._norms import table_squares
 from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
+from monolith_jax.embedding._ragged import Exchange, is_ragged
 from monolith_jax.embedding._reshard import reshard, tables_as_stored
 from monolith_jax.embedding._rounding import step_key
 from monolith_jax.embedding._stacks import Stack, build_stacks
@@ -50,6 +51,10 @@ class XlaEngine:
       seed: of the stochastic rounding of bfloat16 tables; a run that goes on needs the same.
       form: how rows are reached, "rows" or "lines"; "auto": lines on a TPU, rows elsewhere. The
         same numbers are read and written either way.
+      exchange: how rows travel between devices: "buckets", of one size for every pair, on every
+        backend; "ragged", each pair's own number, where the backend can (TPUs can, CPUs cannot);
+        "auto": what compiles to the better program (`_ragged`). No id is dropped by either, and
+        both bring the same numbers.
 
     Raises:
       ConfigError: names twice, unknown tables, batch size or devices that do not divide.
@@ -82,6 +87,7 @@ class XlaEngine:
         shards: int = 1024,
         seed: int = 0,
         form: Form = "auto",
+        exchange: Exchange = "auto",
     ) -> None:
         self._placement = Placement(mesh, axis)
         self.devices = self._placement.devices
@@ -106,7 +112,14 @@ class XlaEngine:
             "shards": shards,
             "seed": seed,
             "form": form,
+            "exchange": exchange,
         }
+        platform = self._placement.platform
+        self._is_ragged = frozenset(
+            stack.name
+            for stack in self.stacks
+            if is_ragged(exchange, stack.layout, self.devices, platform)
+        )
         self._lines = form == "lines" or (form == "auto" and self._placement.platform == "tpu")
         self._prepare: Any = None
         self._id_weights: Any = None
@@ -214,7 +227,9 @@ class XlaEngine:
             from monolith_jax.embedding._prepare import Preparer
 
             self._id_weights = id_weights
-            self._prepare = Preparer(self.stacks, self.batch_size, self.devices, self._lines)
+            self._prepare = Preparer(
+                self.stacks, self.batch_size, self.devices, self._lines, self._is_ragged
+            )
         lookups: Lookups = self._prepare(columns)
         for stack in self.stacks:
             if stack.weighted:
@@ -261,7 +276,9 @@ class XlaEngine:
             found: dict[str, jax.Array] = {}
             for stack in self.stacks:
                 here, asked = rows[stack.name], lookups[stack.name]
-                if self.devices > 1:
+                if stack.name in self._is_ragged:
+                    here = _ragged.receive(here, asked, stack.layout, self._placement.axis)
+                elif self.devices > 1:
                     here = receive(here, asked, self._placement.axis)
                 found |= combine_features(here, asked.index, asked.weights, stack.features)
             return found
