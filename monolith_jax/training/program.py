@@ -5,6 +5,7 @@ and those rows, and writes both back. Everything that belongs to a table's own l
 embedding engine; everything here is jax and optax.
 """
 
+import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Program:
             task.tables,
             task.features,
             batch_size=task.input.batch_size,
-            mesh=self.mesh if len(devices) > 1 else None,
+            mesh=self.mesh,
             axis=AXIS,
             seed=task.train.seed,
         )
@@ -76,12 +77,25 @@ class Program:
         self.optimizer = optax.chain(*transforms, as_optax(task.optimizer))
         self._replicated = NamedSharding(self.mesh, P())
         self._by_example = NamedSharding(self.mesh, P(AXIS))
-        self.train_step = jax.jit(self._train_step, donate_argnums=0, **self._train_outputs())
         # Several processes: each wants all predictions, for the metrics.
         outputs: dict[str, Any] = (
             {"out_shardings": self._replicated} if jax.process_count() > 1 else {}
         )
         self.predict = jax.jit(self._predict, **outputs)
+
+    @functools.cached_property
+    def train_step(self) -> Any:
+        """The jitted step: (state, window, batch) -> (state, window); the state is donated.
+
+        Its arguments and results are all of these, each where it is said to lie, so that it can be
+        compiled before any of them is there (`monolith_jax.ahead`).
+        """
+        return jax.jit(
+            self._train_step,
+            donate_argnums=0,
+            keep_unused=True,
+            out_shardings=self.train_shardings(),
+        )
 
     def init(self, seed: int) -> TrainState:
         """Returns the state before the first step; the same on any number of devices."""
@@ -133,12 +147,12 @@ class Program:
         placed["lookups"] = place_all(lookups, self.engine.lookups_sharding(lookups))
         return placed
 
-    def _train_outputs(self) -> dict[str, Any]:
-        """Where the step's results go; several processes read the metrics, so each has them all."""
-        if jax.process_count() == 1:
-            return {}
-        state = jax.tree.map(lambda x: x.sharding, self.abstract_state())
-        return {"out_shardings": (state, self._replicated)}
+    def train_shardings(self) -> tuple[TrainState, NamedSharding]:
+        """Returns where a step's state and window lie, before it and after it.
+
+        Every process reads the window, so each has it whole.
+        """
+        return jax.tree.map(lambda x: x.sharding, self.abstract_state()), self._replicated
 
     def labels(self, columns: Mapping[str, Any]) -> np.ndarray:
         """Returns the [batch] labels of a batch's columns, float32.
