@@ -4,7 +4,7 @@ Bytes are an innermost dimension here: a float32 [3, 5] is a uint8 [3, 5, 4], st
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,9 @@ class Range(NamedTuple):
     lead: tuple[int, ...]
     start: int
     stop: int
+
+
+View: TypeAlias = tuple[np.ndarray, tuple[slice, ...], bool]  # see `views`
 
 
 def strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -122,9 +125,7 @@ def extent(shape: Sequence[int], piece: Range) -> tuple[int, int]:
     return first + piece.start * steps[axis], (piece.stop - piece.start) * steps[axis]
 
 
-def views(
-    shape: Sequence[int], piece: Range, targets: Sequence[Target]
-) -> Iterator[tuple[np.ndarray, tuple[slice, ...], bool]]:
+def views(shape: Sequence[int], piece: Range, targets: Sequence[Target]) -> Iterator[View]:
     """Yields for each target that a range reaches: its part, what fills it, whether that is all.
 
     The second is an index into the range's bytes as an array [stop - start, *shape[k + 1:]].

@@ -7,7 +7,7 @@ pieces are combined into that of the entry, so that nothing is read twice to be 
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,11 +15,12 @@ import numpy as np
 from monolith_jax.checkpoint.tf import _plan
 from monolith_jax.checkpoint.tf._crc import combine_spans, crc32c, unmask
 from monolith_jax.checkpoint.tf._errors import blame
-from monolith_jax.checkpoint.tf._files import DataFile, DataFiles
+from monolith_jax.checkpoint.tf._files import DataFiles
 from monolith_jax.checkpoint.tf._protos import Entry
 from monolith_jax.errors import CheckpointError
 
 _ALIGN = 64  # XLA:CPU takes such a buffer as it is
+_HUGE = 2 << 20  # bytes of a huge page, which costs one page fault instead of 512
 _RUN = 16 << 20  # bytes that a thread reads, chunk by chunk, before it asks for more work
 _INLINE = 2 << 20  # bytes; below, starting threads costs more than they save
 
@@ -44,9 +45,10 @@ class Job:
 
 
 def aligned(size: int) -> np.ndarray:
-    """Returns `size` bytes that begin at a multiple of 64."""
-    raw = np.empty(size + _ALIGN, np.uint8)
-    start = -raw.ctypes.data % _ALIGN
+    """Returns `size` bytes that begin at a multiple of 64, or of a huge page if they fill some."""
+    step = _HUGE if size >= 2 * _HUGE else _ALIGN
+    raw = np.empty(size + step, np.uint8)
+    start = -raw.ctypes.data % step
     return raw[start : start + size]
 
 
@@ -77,6 +79,7 @@ def read_jobs(
     workers = threads()
     scratch = threading.local()
     limit = max(max_memory // workers, 1 << 16)
+    pieces = _pieces(files, jobs, limit, gap)
 
     def run(job: Job, piece: _plan.Range) -> None:
         with blame(f"{files.path(job.entry.shard)}: tensor {job.name!r}"):
@@ -84,33 +87,38 @@ def read_jobs(
 
     wanted = sum(target.out.nbytes for job in jobs for target in job.targets)
     if workers == 1 or (files.local and wanted <= _INLINE):
-        for job, piece in _pieces(files, jobs, limit, gap):
+        for job, piece in pieces:
             run(job, piece)
-        return
-    with ThreadPoolExecutor(workers, "read") as pool:
-        _run_bounded(pool, run, _pieces(files, jobs, limit, gap), 4 * workers)
+    else:
+        _share(run, pieces, workers)
 
 
-def _run_bounded(
-    pool: ThreadPoolExecutor,
+def _share(
     run: Callable[[Job, _plan.Range], None],
     work: Iterator[tuple[Job, _plan.Range]],
-    most: int,
+    workers: int,
 ) -> None:
-    """Runs the work with at most `most` pieces under way; the first error ends it."""
-    waiting: set[Future[None]] = set()
-    try:
-        for job, piece in work:
-            if len(waiting) >= most:
-                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    future.result()
-            waiting.add(pool.submit(run, job, piece))
-        for future in waiting:
-            future.result()
-    except BaseException:
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
+    """Runs the work on this thread and others, each taking the next piece; an error ends all."""
+    lock = threading.Lock()
+    errors: list[BaseException] = []
+
+    def take() -> None:
+        try:
+            while not errors:
+                with lock:
+                    piece = next(work, None)
+                if piece is None:
+                    return
+                run(*piece)
+        except BaseException as error:
+            errors.append(error)
+
+    with ThreadPoolExecutor(workers - 1, "read") as pool:
+        for _ in range(workers - 1):
+            pool.submit(take)
+        take()
+    if errors:
+        raise errors[0]
 
 
 def _pieces(
@@ -135,32 +143,40 @@ def _read_run(
 ) -> int:
     """Reads a range in chunks that stay in the cache until they are checksummed."""
     file = files.file(job.entry.shard)
-    crc = 0
-    for piece in _plan.split(job.shape, run, min(file.chunk, limit)):
-        view = _read_piece(file, job, piece, scratch)
-        if check_crc:
-            crc = crc32c(view, crc)
+    chunk, crc = min(file.chunk, limit), 0
+    for piece, parts, direct in _steps(job, run, chunk):
+        start, size = _plan.extent(job.shape, piece)
+        flat = _scratch(scratch, size) if direct is None else direct.reshape(-1)
+        for at in range(0, size, chunk):
+            view = memoryview(flat[at : at + chunk].data)
+            file.read_into(view, job.entry.offset + start + at)
+            if check_crc:
+                crc = crc32c(view, crc)
+        rows = flat.reshape(piece.stop - piece.start, *job.shape[len(piece.lead) + 1 :])
+        for part, source, _ in parts:
+            if part is not direct:
+                np.copyto(part, rows[source])
     start, size = _plan.extent(job.shape, run)
     if check_crc:
         job.spans.append((start, size, crc))
     return size
 
 
-def _read_piece(
-    file: DataFile, job: Job, piece: _plan.Range, scratch: threading.local
-) -> memoryview:
-    """Reads one chunk into its targets; returns its bytes, which the next chunk may overwrite."""
-    start, size = _plan.extent(job.shape, piece)
-    parts = list(_plan.views(job.shape, piece, job.targets))
+def _steps(
+    job: Job, run: _plan.Range, chunk: int
+) -> Iterator[tuple[_plan.Range, list[_plan.View], np.ndarray | None]]:
+    """Yields the pieces of a range that lie in one target as in the file, others up to a chunk.
+
+    With each come its views, and the target's part that it can be read into, if there is one.
+    """
+    parts = list(_plan.views(job.shape, run, job.targets))
     direct = next((p for p, _, everything in parts if everything and p.flags.c_contiguous), None)
-    flat = _scratch(scratch, size) if direct is None else direct.reshape(-1)
-    view = memoryview(flat.data)
-    file.read_into(view, job.entry.offset + start)
-    rows = flat.reshape(piece.stop - piece.start, *job.shape[len(piece.lead) + 1 :])
-    for part, source, _ in parts:
-        if part is not direct:
-            np.copyto(part, rows[source])
-    return view
+    size = _plan.extent(job.shape, run)[1]
+    if direct is not None or size <= chunk:
+        yield run, parts, direct
+        return
+    for half in _plan.split(job.shape, run, max(size // 2, chunk)):
+        yield from _steps(job, half, chunk)
 
 
 def _scratch(scratch: threading.local, size: int) -> np.ndarray:

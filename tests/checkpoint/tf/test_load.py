@@ -259,3 +259,27 @@ def test_four_processes_files_on_two_and_theirs_on_one(tmp_path):
     with open_bundle(tmp_path / "two") as bundle:
         assert len(bundle.entries["big"].partitions) == 4
         assert bundle.read("bias").tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("size", "step"), [(4, 64), (1 << 20, 64), (5 << 20, 2 << 20)])
+def test_buffers_begin_where_pages_do(size, step):
+    buffer = _read.aligned(size)
+    assert buffer.ctypes.data % step == 0
+    assert len(buffer) == size
+
+
+def test_an_error_on_any_thread_ends_the_work(prefix):
+    with open_bundle(prefix) as bundle:
+        jobs, _ = bundle.jobs("whole", [((0, 24), (0, 16))])
+    done = []
+
+    def run(job, piece):
+        done.append(piece)
+        if len(done) >= 3:
+            raise CheckpointError(f"piece {piece}")
+
+    with pytest.raises(CheckpointError, match="piece"):
+        _read._share(run, ((jobs[0], i) for i in range(1000)), 3)
+    assert 3 <= len(done) <= 6
+    with pytest.raises(ZeroDivisionError):  # of the one that makes the work
+        _read._share(run, ((jobs[0], 1 // i) for i in (0,)), 3)
