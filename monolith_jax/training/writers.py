@@ -48,7 +48,8 @@ def read_rows(path: storage.Path) -> list[dict[str, Any]]:
     A last line that a kill cut short is left out.
 
     Raises:
-      DataError: another line is not JSON; names the file and the line.
+      DataError: another line is not JSON, or no row: an object with an int `step`, a `split` and
+        numbers. Names the file and the line.
     """
     try:
         lines = storage.read_bytes(path).decode(errors="replace").splitlines(keepends=True)
@@ -57,11 +58,31 @@ def read_rows(path: storage.Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise DataError(f"{path}, line {number}: not JSON: {error}") from error
+            rows.append(_row(line))
+        except ValueError as error:
+            if number < len(lines) or line.endswith("\n"):
+                raise DataError(f"{path}, line {number}: {error}") from error
     return rows
+
+
+def _row(line: str) -> dict[str, Any]:
+    """Returns the row of a line.
+
+    Raises:
+      ValueError: it is none; says what it is.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"not a row of metrics, {{...}}, but {line.strip()[:80]}")
+    kinds: dict[str, Any] = dict.fromkeys(row, (int, float)) | {"step": int, "split": str}
+    for name, kind in kinds.items():
+        if not isinstance(row.get(name), kind) or isinstance(row[name], bool):
+            what = f"{row[name]!r}" if name in row else "missing"
+            raise ValueError(f"not a row of metrics: {name!r} is {what:.80}")
+    return row
 
 
 class TensorBoard:
