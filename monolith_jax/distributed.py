@@ -37,6 +37,8 @@ PORT = 8476
 EXCHANGE_SECONDS = 600.0
 """How long a word of another process is waited for; a host may still fetch its data."""
 
+_MOST_SECONDS = 1e6  # of a cluster's timeout; what the sockets and jax's service can count
+
 LAG = 4
 """Polls between the decision to stop and the stop; hosts are at most three polls apart."""
 
@@ -77,8 +79,10 @@ class Cluster:
                 f"--process-id {self.process_id}: with --processes {self.processes}, valid are 0 "
                 f"to {self.processes - 1}"
             )
-        if self.timeout <= 0:
-            raise ConfigError(f"--cluster-timeout {self.timeout}: must be above 0")
+        if not 0 < self.timeout <= _MOST_SECONDS:
+            raise ConfigError(
+                f"--cluster-timeout {self.timeout}: must be above 0, and at most {_MOST_SECONDS:g}"
+            )
 
     @property
     def host(self) -> str:
@@ -131,6 +135,9 @@ def cloud_tpu(timeout: float = 300.0) -> Cluster | None:
     server's `worker-network-endpoints` and `agent-worker-number`, which is asked only where a TPU
     is attached. JAX_PLATFORMS without tpu, and TPU_SKIP_MDS_QUERY, turn it off.
 
+    Raises:
+      ConfigError: this host's number is none, or out of range.
+
     Example:
       >>> cloud_tpu() is None  # not a TPU pod
       True
@@ -139,11 +146,12 @@ def cloud_tpu(timeout: float = 300.0) -> Cluster | None:
     if (platforms and "tpu" not in platforms) or os.environ.get("TPU_SKIP_MDS_QUERY"):
         return None
     names, number = os.environ.get("TPU_WORKER_HOSTNAMES"), os.environ.get("TPU_WORKER_ID")
+    source = "TPU_WORKER_ID"
     if not names or number is None:
         if not any(map(os.path.exists, ("/dev/accel0", "/dev/vfio/0"))):
             return None
         endpoints = _metadata("worker-network-endpoints")
-        number = _metadata("agent-worker-number")
+        number, source = _metadata("agent-worker-number"), "the metadata's agent-worker-number"
         if not endpoints or number is None:
             return None
         # Each is "name:port:address".
@@ -151,7 +159,15 @@ def cloud_tpu(timeout: float = 300.0) -> Cluster | None:
     hosts = [name.strip() for name in names.split(",") if name.strip()]
     if len(hosts) < 2:
         return None
-    return Cluster(f"{hosts[0]}:{PORT}", len(hosts), int(number), timeout)
+    try:
+        process_id = int(number)
+    except ValueError:
+        raise ConfigError(
+            f"{source} {number!r} is no number of a host, 0 to {len(hosts) - 1}"
+        ) from None
+    if not 0 <= process_id < len(hosts):
+        raise ConfigError(f"{source} {number} is none of the {len(hosts)} hosts {', '.join(hosts)}")
+    return Cluster(f"{hosts[0]}:{PORT}", len(hosts), process_id, timeout)
 
 
 def _metadata(key: str) -> str | None:
