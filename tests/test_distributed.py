@@ -1,6 +1,7 @@
 """Finding each other: every way it can fail is one line that says who, where and what to do."""
 
 import json
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -167,6 +168,8 @@ def test_a_port_that_another_run_holds() -> None:
         (("h:1", 2, 2), "--process-id 2: with --processes 2, valid are 0 to 1"),
         (("h:1", 0, 0), "--processes 0: must be at least 1"),
         (("h:1", 2, 0, 0.0), "--cluster-timeout 0.0: must be above 0"),
+        (("h:1", 2, 0, math.nan), "--cluster-timeout nan: must be above 0"),
+        (("h:1", 2, 0, math.inf), r"--cluster-timeout inf: .* at most 1e\+06"),
     ],
 )
 def test_flags_are_checked(arguments: tuple[Any, ...], message: str) -> None:
@@ -208,6 +211,9 @@ def test_a_pod_is_found_in_the_metadata(on_a_tpu_host: dict[str, str]) -> None:
     endpoints = "unknown:unknown:10.0.0.5,unknown:unknown:10.0.0.6"
     on_a_tpu_host.update({"worker-network-endpoints": endpoints, "agent-worker-number": "1"})
     assert distributed.cluster_from(None, None, None) == distributed.Cluster("10.0.0.5:8476", 2, 1)
+    on_a_tpu_host["agent-worker-number"] = ""
+    with pytest.raises(ConfigError, match="the metadata's agent-worker-number '' is no number of"):
+        distributed.cloud_tpu()
     on_a_tpu_host["worker-network-endpoints"] = "unknown:unknown:10.0.0.5"
     assert distributed.cloud_tpu() is None
 
@@ -218,6 +224,12 @@ def test_a_pod_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a.pod, b.pod")
     monkeypatch.setenv("TPU_WORKER_ID", "0")
     assert distributed.cloud_tpu() == distributed.Cluster("a.pod:8476", 2, 0)
+    monkeypatch.setenv("TPU_WORKER_ID", "worker-1")
+    with pytest.raises(ConfigError, match="TPU_WORKER_ID 'worker-1' is no number of a host, 0 to"):
+        distributed.cloud_tpu()
+    monkeypatch.setenv("TPU_WORKER_ID", "2")
+    with pytest.raises(ConfigError, match=r"TPU_WORKER_ID 2 is none of the 2 hosts a\.pod, b\.pod"):
+        distributed.cloud_tpu()
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert distributed.cloud_tpu() is None
 
