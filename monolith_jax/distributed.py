@@ -250,13 +250,52 @@ def from_primary(value: T) -> T:
     return found
 
 
-def from_all(value: T) -> list[T]:
-    """Returns every process's value, in their order; all processes must call it alike."""
+def from_all(value: T, channel: str = "all", seconds: float | None = None) -> list[T]:
+    """Returns every process's value, in their order; all processes must call it alike.
+
+    Args:
+      value: anything JSON can hold.
+      channel: a thread beside the main one takes one of its own, so that the words of the two are
+        not taken for each other.
+      seconds: how long the others are waited for; default: `EXCHANGE_SECONDS`.
+
+    Raises:
+      UserError: one did not answer.
+    """
     if jax.process_count() == 1:
         return [value]
-    key = _key("all")
+    key = _key(channel)
     _client().key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
-    return [json.loads(_wait(f"{key}/{i}", i)) for i in range(jax.process_count())]
+    return [json.loads(_wait(f"{key}/{i}", i, seconds)) for i in range(jax.process_count())]
+
+
+def all_or_none(make: Callable[[], T], channel: str, seconds: float | None = None) -> T:
+    """Calls `make` in every process and waits for all; if it fails in one, it fails in all.
+
+    Arguments are those of `from_all`.
+
+    Raises:
+      UserError: what failed in another process, with its number. What fails in this one is
+        raised as it is.
+
+    Example:
+      >>> all_or_none(lambda: 3, "doctest")  # one process
+      3
+    """
+    if jax.process_count() == 1:
+        return make()
+    result, raised = None, None
+    try:
+        result = make()
+    except Exception as error:  # whatever it is, the others must not wait for this process
+        raised = error
+    mine = None if raised is None else f"process {jax.process_index()}: {raised}"
+    failed = next((why for why in from_all(mine, channel, seconds) if why), None)
+    if raised is not None:
+        raise raised
+    if failed:
+        raise UserError(failed)
+    return result  # type: ignore[return-value]
 
 
 def primary_first(make: Callable[[], T]) -> T:
@@ -326,8 +365,8 @@ def check_shared(folder: str) -> None:
     if blind:
         raise UserError(
             f"model dir {folder} is local: {', '.join(blind)} cannot see what process 0 "
-            f"({seen[0][0]}) writes there. On several hosts it must be on a file system "
-            "that all of them mount"
+            f"({seen[0][0]}) writes there. On several hosts it must be in a bucket (gs://), or on "
+            "a file system that all of them mount"
         )
 
 
@@ -396,11 +435,12 @@ def _try_get(key: str) -> str | None:
         raise
 
 
-def _wait(key: str, process: int) -> str:
+def _wait(key: str, process: int, seconds: float | None = None) -> str:
+    seconds = EXCHANGE_SECONDS if seconds is None else seconds
     try:
-        return str(_client().blocking_key_value_get(key, int(EXCHANGE_SECONDS * 1000)))
+        return str(_client().blocking_key_value_get(key, int(seconds * 1000)))
     except jax.errors.JaxRuntimeError as error:
         raise UserError(
             f"process {process} did not answer process {jax.process_index()} within "
-            f"{EXCHANGE_SECONDS:g} s: {str(error).splitlines()[0]}; see its own message"
+            f"{seconds:g} s: {str(error).splitlines()[0]}; see its own message"
         ) from error

@@ -1,41 +1,44 @@
-"""Native checkpoints in a bucket: staged on the local disk, uploaded, committed by a marker.
+"""Native checkpoints in a bucket: what lies where, and when it counts.
 
-orbax could write to gs:// itself, but etils hands its file operations to TensorFlow's gfile
-whenever TensorFlow is installed and to gcsfs's own retries otherwise: two behaviours, neither of
-which gets past a connection that went silent or a body that was cut. So orbax writes to a folder
-of this machine, and the files go through `monolith_jax.storage`, which checks lengths and crc32c.
+    gs://.../checkpoints/<step>/state-<run>.index, .data-*   the arrays, a TensorFlow bundle
+    gs://.../checkpoints/<step>/run.json                     what belongs to them
+    gs://.../checkpoints/<step>/commit_success.txt           written last: without it there is no
+                                                             step; names the bundle
 
-    gs://.../checkpoints/<step>/...                    the files, as orbax wrote them
-    gs://.../checkpoints/<step>/commit_success.txt     written last: without it there is no step
-
-A step is deleted marker first, so that what a killed process leaves half deleted does not count.
-The local disk (TMPDIR) holds one checkpoint at a time: its folder goes once it is uploaded.
+<run> is drawn anew by every run, so that a process that outlived its run (its host was cut off)
+cannot damage what the next run writes. A step is deleted marker first, so that what a killed
+process leaves half deleted does not count.
 """
 
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from monolith_jax import storage
+from monolith_jax._process import Process, is_gone, this_process
+from monolith_jax.errors import CheckpointError
 
 MARKER = "commit_success.txt"
-_AT_ONCE = 8  # files on the wire
+RUN = "run.json"
 _PREFIX = "monolith-jax-"
 
 
 def staging_folder() -> Path:
-    """Makes a folder for what is on its way, only this user's, and removes dead processes' ones."""
-    parent = Path(tempfile.gettempdir())
-    for left in parent.glob(f"{_PREFIX}[0-9]*-*"):
-        pid = left.name.split("-")[2]
-        if pid.isdigit() and not _alive(int(pid)) and left.lstat().st_uid == os.getuid():
+    """Makes a folder for what is on its way, only this user's, and removes dead processes' ones.
+
+    Those of other machines, which may share the folder for temporary files, are left alone.
+    """
+    parent, me = Path(tempfile.gettempdir()), this_process()
+    for left in parent.glob(f"{_PREFIX}{me.machine}-*-*-*"):
+        pid, started = left.name.removeprefix(f"{_PREFIX}{me.machine}-").split("-")[:2]
+        gone = pid.isdigit() and is_gone(Process(me.machine, int(pid), started))
+        if gone and left.lstat().st_uid == os.getuid():
             shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+    name = f"{_PREFIX}{me.machine}-{me.pid}-{me.started}-"
+    return Path(tempfile.mkdtemp(prefix=name, dir=parent))
 
 
 def committed(folder: str) -> list[int]:
@@ -50,14 +53,50 @@ def committed(folder: str) -> list[int]:
     return sorted(int(name) for name in marked if name.isascii() and name.isdigit())
 
 
-def commit(local: Path, remote: str) -> None:
-    """Uploads a finished local folder and writes its marker once all of it has arrived."""
-    remove(remote)  # what an upload that was killed left there
-    names = [str(path.relative_to(local)) for path in local.rglob("*") if path.is_file()]
-    names = [name for name in names if name != MARKER]  # orbax has one of that name too
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda name: storage.upload(local / name, f"{remote}/{name}"), names))
-    storage.write_bytes(f"{remote}/{MARKER}", json.dumps({"files": len(names)}).encode())
+def commit(remote: str, bundle: str, run: dict[str, Any]) -> None:
+    """Makes a step complete whose bundle is there under the name `bundle`."""
+    storage.write_bytes(f"{remote}/{RUN}", json.dumps(run).encode())
+    storage.write_bytes(f"{remote}/{MARKER}", json.dumps({"state": bundle}).encode())
+
+
+def bundle_of(folder: storage.Path) -> str | None:
+    """Returns the prefix of a complete step's bundle, None if it is of orbax's layout.
+
+    Args:
+      folder: the step's, in a bucket or where it was copied to.
+
+    Raises:
+      StorageError: it cannot be read.
+      CheckpointError: its marker is damaged.
+    """
+    marker = storage.join(folder, MARKER)
+    try:
+        text = storage.read_bytes(marker)
+    except storage.NotFoundError:
+        return None
+    try:
+        name = json.loads(text)["state"]
+    except (ValueError, KeyError, TypeError):
+        return None  # orbax has a marker of that name too
+    if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
+        raise CheckpointError(f"{marker}: {name!r} is no name of a bundle")
+    return storage.join(folder, name)
+
+
+def run_of(folder: storage.Path) -> dict[str, Any]:
+    """Returns the JSON values of a complete step.
+
+    Raises:
+      CheckpointError: they are damaged.
+    """
+    path = storage.join(folder, RUN)
+    try:
+        run = json.loads(storage.read_bytes(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON: {error}") from error
+    if not isinstance(run, dict):
+        raise CheckpointError(f"{path}: no JSON object")
+    return run
 
 
 def remove(remote: str) -> None:
@@ -78,25 +117,3 @@ def remove_unfinished(folder: str) -> None:
     for name in storage.list_folders(folder):
         if name.isascii() and name.isdigit() and int(name) not in complete:
             remove(f"{folder}/{name}")
-
-
-@contextmanager
-def fetched(remote: str) -> Iterator[Path]:
-    """Downloads a step's folder; gives the local copy's parent, which goes at the end."""
-    folder = staging_folder()
-    try:
-        name = remote.rpartition("/")[2]
-        storage.download_folder(remote, folder / name)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

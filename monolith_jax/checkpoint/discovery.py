@@ -13,8 +13,8 @@ _log = logging.getLogger(__name__)
 
 _TF_NAME = "model.ckpt"
 _TF_META = re.compile(r"-([0-9]+)\.meta")
-_ORBAX_METADATA = "_CHECKPOINT_METADATA"  # orbax writes it into every checkpoint's folder
-_ORBAX_COMMITTED = "commit_success.txt"  # on gs://, where a folder cannot be renamed
+_LOCAL = ("_CHECKPOINT_METADATA", "commit_success.txt")  # orbax's, or copied from a bucket
+_MARKER = "commit_success.txt"  # on gs://, where a folder cannot be renamed
 
 
 def completed_step(folder: storage.Path) -> int:
@@ -69,5 +69,5 @@ def native_step(folder: storage.Path) -> int:
 
 def _is_complete(folder: str) -> bool:
     # A local one gets its final name by a rename, once it is complete.
-    marks = [_ORBAX_METADATA] + ([_ORBAX_COMMITTED] if storage.is_gs(folder) else [])
-    return all(storage.exists(storage.join(folder, mark)) for mark in marks)
+    marks = [_MARKER] if storage.is_gs(folder) else _LOCAL
+    return any(storage.exists(storage.join(folder, mark)) for mark in marks)

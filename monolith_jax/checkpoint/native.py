@@ -5,8 +5,11 @@
 
 A step folder counts only once orbax has committed it, so a process that is killed while it saves
 leaves the checkpoint before. Restoring always names the shardings to restore onto: the number of
-devices may change between a save and a restore. In a bucket (gs://) a step is staged on the local
-disk, uploaded in the background and committed by a marker: see `_bucket`.
+devices may change between a save and a restore, and so may the number of processes.
+
+In a bucket (gs://) the arrays of a step are a TensorFlow bundle instead, of which each process
+writes its part and reads what its devices need: see `_upload` and `_bucket`. Copied to a local
+folder, such a step is read there too.
 """
 
 import errno
@@ -20,7 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from monolith_jax import storage
-from monolith_jax.checkpoint import _bucket
+from monolith_jax.checkpoint import _bucket, _state
 from monolith_jax.checkpoint._upload import Upload
 from monolith_jax.errors import CheckpointError, DivergedError
 
@@ -33,9 +36,12 @@ class Checkpoints:
 
     Args:
       directory: their folder, local or gs://; made if it is missing. For gs:// the local disk
-        (TMPDIR) has to have room for one checkpoint, and there may be one process only.
+        (TMPDIR) of each process has to have room for what it holds of one checkpoint, and the
+        host's memory too.
       keep: how many of the newest to keep; default: all.
       read_only: for a reader beside a running trainer; nothing is made, cleaned up or deleted.
+      allowed: called before a checkpoint in a bucket becomes visible; raises if this run may not
+        write there any more. A local folder's lock cannot be lost.
 
     Example:
       >>> import tempfile
@@ -51,13 +57,17 @@ class Checkpoints:
       ([0.0, 1.0], {'position': 3})
     """
 
-    def __init__(self, directory: str, keep: int | None = None, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        directory: str,
+        keep: int | None = None,
+        *,
+        read_only: bool = False,
+        allowed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.directory = epath.Path(directory)
-        self._read_only = read_only
         if storage.is_gs(directory):
-            self._upload: Upload | None = Upload(str(self.directory), keep, read_only)
-            if not read_only:
-                self._manager = self._open(self._upload.staging, None, False)
+            self._upload: Upload | None = Upload(str(self.directory), keep, read_only, allowed)
         else:
             self._upload = None
             self._manager = self._open(self.directory, keep, read_only)
@@ -73,7 +83,14 @@ class Checkpoints:
         )
         if not read_only:
             self._guard(lambda: folder.mkdir(parents=True, exist_ok=True))
-        return self._guard(lambda: ocp.CheckpointManager(folder, options=options))
+        # Named here, so that a reader too can ask for the metadata before it restores.
+        handlers: dict[str, Any] = {
+            "state": ocp.PyTreeCheckpointHandler(),
+            "run": ocp.JsonCheckpointHandler(),
+        }
+        return self._guard(
+            lambda: ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+        )
 
     def steps(self) -> list[int]:
         """Returns the complete steps, ascending."""
@@ -96,15 +113,16 @@ class Checkpoints:
           CheckpointError: it could not be written; the message names the last good one.
         """
         if self._upload is not None:
-            self.wait()  # one checkpoint at a time on the local disk
+            self.wait()  # one checkpoint at a time on the local disk and in the host's memory
         self.check()
         if step in self.steps():
             return
         self._check_finite(step, state)
+        if self._upload is not None:
+            self._upload.start(step, state, run)
+            return
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), run=ocp.args.JsonSave(run))
         self._guard(lambda: self._manager.save(step, args=items, force=True), step)
-        if self._upload is not None:
-            self._upload.start(step, self._manager)
 
     def restore(self, step: int, abstract: StateT) -> tuple[StateT, dict[str, Any]]:
         """Reads a checkpoint onto the shardings of `abstract`.
@@ -118,38 +136,33 @@ class Checkpoints:
         """
         if self._upload is not None:
             self.wait()
-            with _bucket.fetched(str(self.directory / str(step))) as folder:
-                manager = self._open(folder, None, True)
-                try:
-                    return self._restore(manager, step, abstract)
-                finally:
-                    manager.close()
-        return self._restore(self._manager, step, abstract)
+            return self._upload.restore(step, abstract)
+        folder = self.directory / str(step)
+        bundle = _bucket.bundle_of(folder)
+        if bundle is not None:  # it was copied from a bucket
+            return _state.read(bundle, abstract), _bucket.run_of(folder)
+        try:
+            _state.check(f"checkpoint {folder}", abstract, self._held(step))
+            return self._restore(step, abstract)
+        except (ValueError, KeyError, OSError) as error:
+            raise CheckpointError(
+                f"checkpoint {folder} cannot be restored: {_line(error)}"
+            ) from error
 
-    def _restore(
-        self, manager: ocp.CheckpointManager, step: int, abstract: StateT
-    ) -> tuple[StateT, dict[str, Any]]:
+    def _held(self, step: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Returns shape and dtype of each array of a step, without reading one."""
+        metadata = self._manager.item_metadata(step)["state"]
+        if metadata is None:
+            raise ValueError("it has no state")
+        return {name: (x.shape, x.dtype) for name, x in _state.named(metadata.tree).items()}
+
+    def _restore(self, step: int, abstract: StateT) -> tuple[StateT, dict[str, Any]]:
         arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
         items = ocp.args.Composite(
             state=ocp.args.PyTreeRestore(abstract, restore_args=arguments),
             run=ocp.args.JsonRestore(),
         )
-        try:
-            restored = manager.restore(step, args=items)
-        except (ValueError, KeyError, OSError) as error:
-            raise CheckpointError(
-                f"checkpoint {self.directory / str(step)} cannot be restored: {_line(error)}"
-            ) from error
-        for (path, want), got in zip(
-            jax.tree_util.tree_leaves_with_path(abstract),
-            jax.tree.leaves(restored["state"]),
-            strict=True,
-        ):
-            if want.shape != got.shape:
-                raise CheckpointError(
-                    f"checkpoint {self.directory / str(step)}: {jax.tree_util.keystr(path)} has "
-                    f"shape {got.shape}, the model wants {want.shape}"
-                )
+        restored = self._manager.restore(step, args=items)
         return restored["state"], restored["run"]
 
     def check(self) -> None:
@@ -175,8 +188,6 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            if not self._read_only:
-                self._manager.close()
             self._upload.close()
 
     def last_good(self) -> str:

@@ -9,6 +9,7 @@ request is called without the loop around it, and the loop is here.
 import asyncio
 import functools
 import inspect
+import io
 import json
 import logging
 import os
@@ -114,8 +115,10 @@ def submit(
     url = where if where.startswith("http") else f"{root}/{where}"
 
     async def once() -> T:
+        # As a file, else aiohttp warns of more than 1 MiB; a new one for each try, as it closes it.
+        file = io.BytesIO(data) if data else data
         status, answered, _, body = await send(
-            fs, method, url, *names, headers=dict(headers or {}), data=data, **query
+            fs, method, url, *names, headers=dict(headers or {}), data=file, **query
         )
         return check(Response(status, {k.lower(): v for k, v in answered.items()}, body))
 

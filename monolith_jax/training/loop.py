@@ -18,6 +18,7 @@ A state that was not trained here (`monolith-jax import-tf`) has seen none of th
 checkpoint of step f says `first_step` f, and step k draws batch k - f.
 """
 
+import contextlib
 import time
 from typing import Any
 
@@ -69,9 +70,12 @@ def train(
     program = Program(task, devices_for(task))
     data, eval_data = training_dataset(task), evaluation_dataset(task)
     distributed.check_shared(str(run_dir.path))
-    with held(run_dir.path):
+    with held(run_dir.path) as allowed:
         distributed.primary_only(run_dir.open)  # it writes, so not beside another trainer
-        return _train(program, data, eval_data, run_dir, preemption, show)
+        checkpoints = Checkpoints(
+            run_dir.checkpoints, keep=task.train.keep_checkpoints, allowed=allowed
+        )
+        return _train(program, data, eval_data, run_dir, checkpoints, preemption, show)
 
 
 def _train(
@@ -79,11 +83,11 @@ def _train(
     data: Dataset,
     eval_data: Dataset | None,
     run_dir: RunDir,
+    checkpoints: Checkpoints,
     preemption: Preemption,
     show: bool,
 ) -> dict[str, float]:
     """Runs the loop in a model dir that is this run's alone."""
-    checkpoints = Checkpoints(str(run_dir.checkpoints), keep=program.task.train.keep_checkpoints)
     loop = Loop(program, data, eval_data, checkpoints, preemption)
     state, window, step = loop.start()
     recorder = Recorder(run_dir, step, loop.total, show)
@@ -95,6 +99,8 @@ def _train(
             f"{run_dir.path}: {error}; the last good checkpoint: {checkpoints.last_good()}"
         ) from error
     except DivergedError as error:
+        with contextlib.suppress(CheckpointError):
+            checkpoints.close()  # the one on its way may be the last good one
         raise DivergedError(
             f"{error}; the last good checkpoint: {checkpoints.last_good()}"
         ) from error

@@ -110,10 +110,11 @@ def import_tf_checkpoint(
         state = with_arrays(program, program.init(task.train.seed), report.found, bundle.read, step)
     checkpoint = {"state": state, "window": program.empty_window()}
     run = {"step": step, "first_step": step, "data": None, "config": config.to_dict(task)}
-    with held(run_dir.path):
+    with held(run_dir.path) as allowed:
         _refuse_steps(run_dir)
         run_dir.open()
-        checkpoints = Checkpoints(run_dir.checkpoints, keep=task.train.keep_checkpoints)
+        keep = task.train.keep_checkpoints
+        checkpoints = Checkpoints(run_dir.checkpoints, keep=keep, allowed=allowed)
         try:
             checkpoints.save(step, checkpoint, run)
             checkpoints.wait()
