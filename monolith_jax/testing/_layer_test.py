@@ -1,8 +1,37 @@
-"""`layer_test`: the arguments, the order of the checks, and the first output."""
+"""`layer_test`: the arguments, the order of the checks, and the first output.
 
+What the checks hold a layer against, in their order:
+
+    adapt      its method `adapt`, called with `adapt_data` and mutable variables, changes some
+    weights    they come out, go into a second instance, and matter
+    dtype      the output has the dtype that is expected: by default the input's, as in Monolith
+    shape      and the shape
+    signature  `jax.eval_shape` tells both before the call; a batch of another size works too
+    values     the output is `expected_output`
+    training   a step lowers a loss, and every weight gets a finite gradient
+    jit, vmap  the output is the same under them
+    gradients  they are those of finite differences
+    msgpack    the weights survive being written, and `orbax` likewise
+    sharded    the output is the same with the batch over all devices
+    bfloat16   it works, and is near
+
+`training` and `gradients` pass over layers whose output is not float by themselves.
+
+Source: ``monolith/core/testing_utils.py``. Different there: `validate_training` and
+`custom_objects` were never read, the re-instantiation with weights never ran, and string outputs
+without a harness ended in a NameError.
+
+Example:
+  >>> from flax import linen as nn
+  >>> layer_test(nn.Embed, {"num_embeddings": 10, "features": 4}, (2, 3), "int32",
+  ...            expected_output_dtype="float32", expected_output_shape=(None, 3, 4)).dtype
+  dtype('float32')
+"""
+
+import dataclasses
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,96 +87,104 @@ def layer_test(
     skip: Collection[str] = (),
     seed: int = 0,
 ) -> np.ndarray:
-    """Holds a Flax layer with one input and one output against everything a layer should do.
-
-    The checks, in this order: ``adapt`` (the method changes variables); ``weights`` (out, in, into
-    a second instance, and they matter); ``dtype``; ``shape``; ``signature`` (`jax.eval_shape`
-    against the real output, a batch of another size too); ``values``; ``training`` (a step lowers
-    a loss, every weight gets a finite gradient); then what jax adds: ``jit``, ``vmap``,
-    ``gradients`` (against finite differences), ``msgpack``, ``orbax``, ``sharded`` (over all
-    devices) and ``bfloat16``.
+    """Holds a Flax layer against `LAYER_CHECKS`, which this module's docstring explains.
 
     Args:
-      layer_cls: A `flax.linen.Module` class, a `flax.nnx.Module` class (it comes in through
-        `flax.nnx.bridge.ToLinen`), or a function that returns a Linen module.
-      kwargs: Arguments of the constructor.
-      input_shape: Shape of the generated input; each None becomes a size of 1 to 3.
-      input_dtype: Its dtype, float32 by default. Strings are an error: jax has no string arrays,
-        so strings are hashed or looked up on the host, and the layer is tested with the ids.
-      input_data: The input itself, instead of a shape and a dtype.
-      expected_output: The output that `input_data` must give.
-      expected_output_dtype: By default the input's, as in Monolith.
+      layer_cls: a `flax.linen.Module` or `flax.nnx.Module` class, or what returns a Linen module.
+      kwargs: of the constructor.
+      input_shape: of the generated input; each None becomes a size of 1 to 3.
+      input_dtype: its dtype, default float32; no strings, which no jax array holds: test with ids.
+      input_data: the input itself, instead of a shape and a dtype.
+      expected_output: what `input_data` must give.
+      expected_output_dtype: default: the input's.
       expected_output_shape: None stands for any size.
-      validate_training: Whether to run ``training`` and ``gradients``. Both pass over layers whose
-        output is not float by themselves.
-      adapt_data: Input of the layer's method ``adapt``, which is called with mutable variables
-        before anything else; without it ``adapt`` is not tested.
-      custom_objects: Values of `kwargs` that are keys here are replaced, as Keras does for names
-        of functions.
-      test_harness: A test case; its ``assertAllClose`` (floats) or ``assertAllEqual`` compares
-        `expected_output` if it has that method.
-      call_kwargs: Arguments of every call of the layer, such as ``{"deterministic": True}``.
-      train_kwargs: Arguments besides, in the check ``training`` alone.
-      rng_names: Random streams that the layer draws from, besides "params" and "dropout". Each
-        call gets the same keys.
-      skip: Names of checks that do not apply to the layer.
-      seed: Of the generated input and the random keys.
+      validate_training: whether to run ``training`` and ``gradients``.
+      adapt_data: for the layer's method ``adapt``; without it that is not tested.
+      custom_objects: values of `kwargs` that are keys here are replaced, as Keras does.
+      test_harness: its ``assertAllClose`` (floats) or ``assertAllEqual`` compares outputs, if any.
+      call_kwargs: of every call of the layer, such as ``{"deterministic": True}``.
+      train_kwargs: besides those, in the check ``training`` alone.
+      rng_names: random streams besides "params" and "dropout"; each call gets the same keys.
+      skip: names of checks that do not apply to the layer.
+      seed: of the generated input and the random keys.
 
     Returns:
-      The output, as a numpy array, for checks of your own.
+      The output, for checks of your own.
 
     Raises:
-      LayerTestError: If a check fails; an `AssertionError` that names the check, the layer, the
-        input and the kwargs.
-      ConfigError: For unusable arguments: neither `input_shape` nor `input_data`, strings, an
-        unknown name in `skip`, a `layer_cls` that makes no Flax module.
-
-    Example:
-      >>> import numpy as np
-      >>> from flax import linen as nn
-      >>> out = layer_test(nn.Embed, kwargs={"num_embeddings": 10, "features": 4},
-      ...                  input_shape=(None, 3), input_dtype="int32",
-      ...                  expected_output_dtype="float32", expected_output_shape=(None, 3, 4))
-      >>> out.dtype
-      dtype('float32')
-
-    Source: ``monolith/core/testing_utils.py``. Different there: `validate_training` and
-    `custom_objects` were never read, the re-instantiation with weights never ran, and string
-    outputs without a harness ended in a NameError.
+      LayerTestError: a check failed: which, of which layer, with which input and kwargs.
+      ConfigError: arguments that make no input, no layer, or no check.
     """
     skipped = _skipped(skip, validate_training)
     data, shape = make_input(input_shape, input_dtype, input_data, seed)
     kwargs = _resolve(kwargs or {}, custom_objects or {})
     generated_by = seed if input_data is None else None
     subject = Subject(layer_name(layer_cls), describe_input(data, generated_by), kwargs)
-
-    def build(**weights: Any) -> Layer:
-        with subject.check("init"):
-            return make_layer(layer_cls, {**kwargs, **weights}, call_kwargs or {}, rng_names, seed)
-
-    def rebuild(variables: Variables) -> Layer:
-        return build(weights=variables) if takes_weights(layer_cls) else build()
-
-    layer, x = build(), jnp.asarray(data)
+    maker = _Maker(subject, layer_cls, kwargs, call_kwargs or {}, rng_names, seed)
     adapt_data = None if "adapt" in skipped else adapt_data
-    variables, output = _first_call(subject, layer, x, adapt_data)
-    if expected_output is not None:
-        numeric_dtype("expected_output of dtype", np.asarray(expected_output).dtype)
-    case = Case(
+    wanted = _Wanted(expected_output, expected_output_dtype, expected_output_shape, test_harness)
+    case = _case(maker, jnp.asarray(data), shape, adapt_data, wanted, train_kwargs or {})
+    _run(subject, case, skipped)
+    return case.output
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+    """Makes the layer, as often as the checks want it anew."""
+
+    subject: Subject
+    layer_cls: Any
+    kwargs: dict[str, Any]
+    call_kwargs: Mapping[str, Any]
+    rng_names: Sequence[str]
+    seed: int
+
+    def build(self, **weights: Any) -> Layer:
+        """Returns a new layer."""
+        kwargs = {**self.kwargs, **weights}
+        with self.subject.check("init"):
+            return make_layer(self.layer_cls, kwargs, self.call_kwargs, self.rng_names, self.seed)
+
+    def rebuild(self, variables: Variables) -> Layer:
+        """Returns a new layer, with the weights if its constructor takes them."""
+        return self.build(weights=variables) if takes_weights(self.layer_cls) else self.build()
+
+
+class _Wanted(NamedTuple):
+    """What the output shall be, as the caller said it, and who compares it."""
+
+    output: Any
+    dtype: Any
+    shape: Sequence[int | None] | None
+    harness: Any
+
+
+def _case(
+    maker: _Maker,
+    x: jax.Array,
+    input_shape: tuple[int | None, ...],
+    adapt_data: Any,
+    wanted: _Wanted,
+    train_kwargs: Mapping[str, Any],
+) -> Case:
+    """Returns the layer with its first output, for the checks."""
+    layer = maker.build()
+    variables, output = _first_call(maker.subject, layer, x, adapt_data)
+    if wanted.output is not None:
+        numeric_dtype("expected_output of dtype", np.asarray(wanted.output).dtype)
+    return Case(
         layer=layer,
-        rebuild=rebuild,
+        rebuild=maker.rebuild,
         variables=variables,
         x=x,
         output=output,
-        input_shape=shape,
-        expected_output=expected_output,
-        expected_dtype=numeric_dtype("expected_output_dtype", expected_output_dtype or x.dtype),
-        expected_shape=None if expected_output_shape is None else tuple(expected_output_shape),
-        train_kwargs=train_kwargs or {},
-        assert_equal=_comparison(test_harness, output),
+        input_shape=input_shape,
+        expected_output=wanted.output,
+        expected_dtype=numeric_dtype("expected_output_dtype", wanted.dtype or x.dtype),
+        expected_shape=None if wanted.shape is None else tuple(wanted.shape),
+        train_kwargs=train_kwargs,
+        assert_equal=_comparison(wanted.harness, output),
     )
-    _run(subject, case, skipped)
-    return output
 
 
 def _skipped(skip: Collection[str], validate_training: bool) -> set[str]:
