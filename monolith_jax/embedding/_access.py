@@ -1,10 +1,13 @@
-"""Reading and writing rows of a packed array, in the form that each backend does well.
+"""Reading and writing rows of packed arrays, in the form that each backend does well.
 
 On CPU and GPU a packed array `[lines, 128]` is the same bytes as `[rows, width]`, so the reshape is
 free and single rows are read and written. On a TPU memory is tiled by lines and that reshape would
-move the whole table: there whole lines are read, the rows picked from them, and written back with
-the rows that the batch did not touch as they were. Both forms move the same values.
+move the whole table: there units are moved, whole lines or, where the chip can, the row's own words
+(`_reach`). A unit of several rows is read, the rows picked from it, and written back with the rows
+that the batch did not touch as they were. All forms move the same values.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,50 +15,68 @@ import jax.numpy as jnp
 from monolith_jax.embedding._layout import Layout
 from monolith_jax.embedding._lookups import StackLookups
 from monolith_jax.embedding._none import NONE
+from monolith_jax.embedding._reach import Reach
 
 
-def read_rows(table: jax.Array, lookups: StackLookups, layout: Layout, fill: float) -> jax.Array:
-    """Returns the rows of this block that a batch touches, [U, dim]; `fill` in the padding.
+def read_rows(
+    tables: Sequence[jax.Array],
+    lookups: StackLookups,
+    layout: Layout,
+    reach: Reach,
+    fills: Sequence[float],
+) -> list[jax.Array]:
+    """Returns the rows that a batch touches, [U, dim] of each array.
 
     Args:
-      table: [lines, line_width], one device's block.
+      tables: [lines, line_width] each, one device's blocks.
       lookups: this device's part.
-      layout: of the whole array.
-      fill: what stands where `lookups.rows` is padded.
+      layout: of the whole arrays.
+      reach: how the backend reaches them.
+      fills: for each array, what stands where `lookups.rows` is padded.
     """
     if lookups.lines is None:
-        rows = _take(table.reshape(-1, layout.width), lookups.rows, fill)
+        found = _take_units(tables, lookups.rows, reach, fills)
     else:
-        lines = _take(table, lookups.lines, fill)
-        rows = pick(lines.reshape(-1, layout.width), lookups.slot, fill)
-    return rows[:, : layout.dim]
+        found = [
+            pick(_rows_of_units(table, lookups.lines, layout, reach), lookups.slot, fill)
+            for table, fill in zip(tables, fills, strict=True)
+        ]
+    return [rows[:, : layout.dim] for rows in found]
 
 
 def write_rows(
-    table: jax.Array, lookups: StackLookups, layout: Layout, new: jax.Array
-) -> jax.Array:
-    """Returns the block with the touched rows replaced by `new` [U, dim], without the padding."""
-    new = _widen(new, layout)
+    tables: Sequence[jax.Array],
+    lookups: StackLookups,
+    layout: Layout,
+    reach: Reach,
+    new: Sequence[jax.Array],
+) -> list[jax.Array]:
+    """Returns the blocks with the touched rows replaced by `new` [U, dim], without the padding."""
+    new = [_widen(rows, layout) for rows in new]
     if lookups.lines is None:
-        rows = table.reshape(-1, layout.width)
-        return _put(rows, lookups.rows, new).reshape(table.shape)
-    old = _take(table, lookups.lines, 0.0).reshape(-1, layout.width)
-    nobody = jnp.full(old.shape[0], NONE, jnp.int32)
-    order = jnp.arange(new.shape[0], dtype=jnp.int32)
+        return _put_units(tables, lookups.rows, reach, new)
+    nobody = jnp.full(lookups.lines.shape[0] * reach.rows, NONE, jnp.int32)
+    order = jnp.arange(lookups.rows.shape[0], dtype=jnp.int32)
     source = nobody.at[lookups.slot].set(
         order, mode="drop", unique_indices=False, wrap_negative_indices=False
     )
-    both = jnp.where((source != NONE)[:, None], pick(new, source, 0.0), old)
-    # Its own program: the TPU compiler aborts where it fuses this gather into the scatter (v6e).
-    both = jax.lax.optimization_barrier(both.reshape(-1, layout.line_width))
-    return _put(table, lookups.lines, both)
+    units = []
+    for table, rows in zip(tables, new, strict=True):
+        old = _rows_of_units(table, lookups.lines, layout, reach)
+        both = jnp.where((source != NONE)[:, None], pick(rows, source, 0.0), old)
+        # Its own program: the TPU compiler aborts where it fuses this gather into the scatter (v6e)
+        units.append(jax.lax.optimization_barrier(both.reshape(-1, reach.unit)))
+    return _put_units(tables, lookups.lines, reach, units)
 
 
-def add_rows(table: jax.Array, lookups: StackLookups, layout: Layout, more: jax.Array) -> jax.Array:
+def add_rows(
+    table: jax.Array, lookups: StackLookups, layout: Layout, reach: Reach, more: jax.Array
+) -> jax.Array:
     """Returns the block with `more` [U, dim] added to the touched rows."""
-    if lookups.lines is not None:
-        old = read_rows(table, lookups, layout, 0.0)
-        return write_rows(table, lookups, layout, old + more.astype(table.dtype))
+    if reach.form != "rows":
+        (old,) = read_rows([table], lookups, layout, reach, [0.0])
+        (new,) = write_rows([table], lookups, layout, reach, [old + more.astype(table.dtype)])
+        return new
     # Windows of lines instead of a reshape: an elementwise pass before or after, as Adam has, then
     # keeps the array's own shape, without which XLA:CPU (0.10) does not update it in place.
     start = jnp.stack(
@@ -99,6 +120,45 @@ def _widen(rows: jax.Array, layout: Layout) -> jax.Array:
     if layout.width == layout.dim:
         return rows
     return jnp.pad(rows, ((0, 0), (0, layout.width - layout.dim)))
+
+
+def _rows_of_units(table: jax.Array, units: jax.Array, layout: Layout, reach: Reach) -> jax.Array:
+    """Returns all rows of some units of one array, [UL * rows of a unit, width].
+
+    By a program of its own, so that the compiler finds the second reading of the same units to be
+    the first.
+    """
+    return _take_units([table], units, reach, [0.0])[0].reshape(-1, layout.width)
+
+
+def _take_units(
+    tables: Sequence[jax.Array], index: jax.Array, reach: Reach, fills: Sequence[float]
+) -> list[jax.Array]:
+    if not tables:
+        return []
+    if reach.form == "words":
+        from monolith_jax.embedding._dma import read_units
+
+        found = read_units(tables, index, reach.unit, interpret=reach.interpret)
+        there = (index < tables[0].size // reach.unit)[:, None]
+        return [jnp.where(there, rows, fill) for rows, fill in zip(found, fills, strict=True)]
+    return [
+        _take(table.reshape(-1, reach.unit), index, fill)
+        for table, fill in zip(tables, fills, strict=True)
+    ]
+
+
+def _put_units(
+    tables: Sequence[jax.Array], index: jax.Array, reach: Reach, new: Sequence[jax.Array]
+) -> list[jax.Array]:
+    if reach.form == "words":
+        from monolith_jax.embedding._dma import write_units
+
+        return write_units(tables, index, new, interpret=reach.interpret)
+    return [
+        _put(table.reshape(-1, reach.unit), index, rows).reshape(table.shape)
+        for table, rows in zip(tables, new, strict=True)
+    ]
 
 
 def _take(rows: jax.Array, index: jax.Array, fill: float) -> jax.Array:

@@ -25,8 +25,8 @@ class StackLookups:
       send: int32 [D owners, D askers, C]; for each owner, the places among its `rows` of what each
         asker needs; padded with `NONE`. With `parts`, int32 [D owners, S]: what all askers need,
         one asker's behind the other's, each filled up to whole lines.
-      lines: int32 [D * UL]; the lines that hold `rows`, padded as `rows` is. Only where the
-        backend moves whole lines (TPU) and a line holds more than one row.
+      lines: int32 [D * UL]; the lines, or parts of lines, that hold `rows`, padded as `rows` is.
+        Only where the backend moves no less at once (`_reach`) and that is more than one row.
       slot: int32 [D * U]; the place of each of `rows` among the rows of `lines`; as `lines`.
       relay: int32 [D owners, D relays, R]; for each owner, the places among its `rows` of what it
         sends each relay, for askers of whom it has more than C rows; padded with `NONE`. None, as

@@ -37,7 +37,8 @@ class Preparer:
       stacks: the tables.
       batch_size: examples of a batch, over all devices.
       devices: devices that rows and batch are split over.
-      whole_lines: also say which lines hold the rows, for backends that move whole lines.
+      per_unit: by stack, the rows of what the backend moves at once (`_reach`); where there are
+        several, the lookups also say which units hold the rows.
       ragged: the stacks whose rows take the ragged exchange.
     """
 
@@ -46,13 +47,13 @@ class Preparer:
         stacks: Sequence[Stack],
         batch_size: int,
         devices: int,
-        whole_lines: bool,
+        per_unit: Mapping[str, int],
         ragged: Collection[str] = (),
     ) -> None:
         self._stacks = stacks
         self._batch_size = batch_size
         self._devices = devices
-        self._whole_lines = whole_lines
+        self._per_unit = per_unit
         self._ragged = frozenset(ragged)
         self._local = threading.local()
 
@@ -73,8 +74,8 @@ class Preparer:
         most = min(rows.size, block)
         size = capacity(max(map(len, owned)), least=LEAST_ROWS, most=max(1, most))
         lines, slot = None, None
-        if self._whole_lines and stack.layout.pack > 1:
-            lines, slot = _lines(owned, size, block, stack.layout.pack)
+        if (per_unit := self._per_unit[stack.name]) > 1:
+            lines, slot = _lines(owned, size, block, per_unit)
         padded = np.stack([_padded(mine, size, block, i) for i, mine in enumerate(owned)])
         return StackLookups(
             padded.reshape(-1),
@@ -200,7 +201,7 @@ def _padded(rows: np.ndarray, size: int, block: int, owner: int) -> np.ndarray:
 def _lines(
     owned: list[np.ndarray], size: int, block: int, pack: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the distinct lines of each owner's rows, and where among their rows each row is."""
+    """Returns the distinct units of each owner's rows, and where among their rows each row is."""
     lines = [np.unique(mine // pack) for mine in owned]
     lines_block = block // pack
     most = max(1, min(size, lines_block))

@@ -14,9 +14,9 @@ from monolith_jax.embedding._access import (
     write_rows,
 )
 from monolith_jax.embedding._lookups import StackLookups
+from monolith_jax.embedding._reach import Reach
 from monolith_jax.embedding._rounding import random_bits, stochastic_round
 from monolith_jax.embedding._stacks import Stack
-from monolith_jax.optimizers import Slot
 
 Arrays = dict[str, jax.Array]
 
@@ -49,6 +49,7 @@ class Rounding:
 
 def update_block(
     stack: Stack,
+    reach: Reach,
     value: jax.Array,
     slots: Arrays,
     scalars: dict[str, Any],
@@ -62,6 +63,7 @@ def update_block(
 
     Args:
       stack: the tables.
+      reach: how the backend reaches their rows.
       value: [lines, line_width], this device's block.
       slots: by name, shaped like `value`, or [rows of the block] for one number per row.
       scalars: the rule's scalars of this step.
@@ -73,18 +75,18 @@ def update_block(
     """
     rule = stack.rule
     if rule.touches_all_rows:
-        return _update_all(stack, value, slots, scalars, step, lookups, gradient, rounding)
-    old = {slot.name: _read(slot, slots, lookups, stack) for slot in rule.slots}
+        return _update_all(stack, reach, value, slots, scalars, step, lookups, gradient, rounding)
+    old = _read(stack, reach, slots, lookups)
     delta, new = rule.update(gradient, rows, old, scalars, step, rows=True)
     moved = rows + delta
     if rounding is not None:
         moved = rounding.touched(moved, lookups)
-    value = write_rows(value, lookups, stack.layout, moved)
-    return value, {slot.name: _write(slot, slots, lookups, stack, new) for slot in rule.slots}
+    return _write(stack, reach, value, slots, lookups, moved, new)
 
 
 def _update_all(
     stack: Stack,
+    reach: Reach,
     value: jax.Array,
     slots: Arrays,
     scalars: dict[str, Any],
@@ -101,7 +103,8 @@ def _update_all(
     slots = rule.decay_all(slots, step)
     gain = rule.additions(gradient, step)
     slots = {
-        name: add_rows(slots[name], lookups, stack.layout, more) for name, more in gain.items()
+        name: add_rows(slots[name], lookups, stack.layout, reach, more)
+        for name, more in gain.items()
     }
     if rounding is None:
         return value + rule.move_all(value, slots, scalars, step), slots
@@ -110,16 +113,46 @@ def _update_all(
     return rounding.everywhere(moved, stack.layout.width), slots
 
 
-def _read(slot: Slot, slots: Arrays, lookups: StackLookups, stack: Stack) -> jax.Array:
-    # The padding reads the slot's first value: zeros could make a rule divide by zero there.
-    if slot.per_row:
-        return read_per_row(slots[slot.name], lookups, slot.init)
-    return read_rows(slots[slot.name], lookups, stack.layout, slot.init)
+def _read(stack: Stack, reach: Reach, slots: Arrays, lookups: StackLookups) -> Arrays:
+    """Returns the touched rows' slots, by name.
+
+    The padding reads the slot's first value: zeros could make a rule divide by zero there.
+    """
+    wide = [slot for slot in stack.rule.slots if not slot.per_row]
+    found = read_rows(
+        [slots[slot.name] for slot in wide],
+        lookups,
+        stack.layout,
+        reach,
+        [slot.init for slot in wide],
+    )
+    old = {slot.name: rows for slot, rows in zip(wide, found, strict=True)}
+    for slot in stack.rule.slots:
+        if slot.per_row:
+            old[slot.name] = read_per_row(slots[slot.name], lookups, slot.init)
+    return old
 
 
 def _write(
-    slot: Slot, slots: Arrays, lookups: StackLookups, stack: Stack, new: Arrays
-) -> jax.Array:
-    if slot.per_row:
-        return write_per_row(slots[slot.name], lookups, new[slot.name])
-    return write_rows(slots[slot.name], lookups, stack.layout, new[slot.name])
+    stack: Stack,
+    reach: Reach,
+    value: jax.Array,
+    slots: Arrays,
+    lookups: StackLookups,
+    moved: jax.Array,
+    new: Arrays,
+) -> tuple[jax.Array, Arrays]:
+    """Returns the block and its slots with the touched rows replaced."""
+    wide = [slot.name for slot in stack.rule.slots if not slot.per_row]
+    value, *written = write_rows(
+        [value, *(slots[name] for name in wide)],
+        lookups,
+        stack.layout,
+        reach,
+        [moved, *(new[name] for name in wide)],
+    )
+    found = dict(zip(wide, written, strict=True))
+    for slot in stack.rule.slots:
+        if slot.per_row:
+            found[slot.name] = write_per_row(slots[slot.name], lookups, new[slot.name])
+    return value, found

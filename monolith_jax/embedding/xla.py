@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from monolith_jax.embedding._norms import table_squares
 from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._ragged import Exchange, is_ragged
+from monolith_jax.embedding._reach import Form, Reach, reach_of
 from monolith_jax.embedding._reshard import reshard, tables_as_stored
 from monolith_jax.embedding._rounding import step_key
 from monolith_jax.embedding._stacks import Stack, build_stacks
@@ -27,8 +28,6 @@ from monolith_jax.embedding._update import Rounding, update_block
 from monolith_jax.embedding.config import FeatureConfig, TableConfig
 from monolith_jax.embedding.engine import Rows, State
 from monolith_jax.errors import ConfigError
-
-Form = Literal["auto", "rows", "lines"]
 
 
 class XlaEngine:
@@ -49,8 +48,9 @@ class XlaEngine:
       shards: virtual shards, the unit of distribution. Part of the layout of a checkpoint: it must
         stay the same, and the number of devices must divide it.
       seed: of the stochastic rounding of bfloat16 tables; a run that goes on needs the same.
-      form: how rows are reached, "rows" or "lines"; "auto": lines on a TPU, rows elsewhere. The
-        same numbers are read and written either way.
+      form: how rows are reached: "rows", "lines", or "words", parts of lines by DMA; "auto": rows
+        on CPU and GPU, lines on TPU v4 and v5e, words on later TPUs. The same numbers are read and
+        written in every form.
       exchange: how rows travel between devices: "buckets", of one size for every pair, on every
         backend; "ragged", each pair's own number, where the backend can (TPUs can, CPUs cannot);
         "auto": what compiles to the better program (`_ragged`). No id is dropped by either, and
@@ -120,7 +120,10 @@ class XlaEngine:
             for stack in self.stacks
             if is_ragged(exchange, stack.layout, self.devices, platform)
         )
-        self._lines = form == "lines" or (form == "auto" and self._placement.platform == "tpu")
+        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        self.reach: dict[str, Reach] = {
+            stack.name: reach_of(stack, form, device) for stack in self.stacks
+        }
         self._prepare: Any = None
         self._id_weights: Any = None
 
@@ -227,8 +230,9 @@ class XlaEngine:
             from monolith_jax.embedding._prepare import Preparer
 
             self._id_weights = id_weights
+            per_unit = {name: reach.rows for name, reach in self.reach.items()}
             self._prepare = Preparer(
-                self.stacks, self.batch_size, self.devices, self._lines, self._is_ragged
+                self.stacks, self.batch_size, self.devices, per_unit, self._is_ragged
             )
         lookups: Lookups = self._prepare(columns)
         for stack in self.stacks:
@@ -257,8 +261,9 @@ class XlaEngine:
         def local(values: Rows, lookups: Lookups) -> Rows:
             found: Rows = {}
             for stack in self.stacks:
-                rows = read_rows(values[stack.name], lookups[stack.name], stack.layout, 0.0)
-                found[stack.name] = rows.astype(jnp.float32)
+                name, reach = stack.name, self.reach[stack.name]
+                (rows,) = read_rows([values[name]], lookups[name], stack.layout, reach, [0.0])
+                found[name] = rows.astype(jnp.float32)
             return found
 
         values = {name: stack["value"] for name, stack in state["stacks"].items()}
@@ -333,6 +338,7 @@ class XlaEngine:
                 rounding = Rounding(step_key(self.seed, i, step), self._first_row(stack))
             value, slots = update_block(
                 stack,
+                self.reach[name],
                 arrays[name]["value"],
                 arrays[name]["slots"],
                 scalars[name],

@@ -2,7 +2,8 @@
 
 XLA's own `bytes accessed` charges a gather with its whole operand, so that it says nothing about a
 table of which a batch reads few rows. Here a gather costs what it returns and a scatter what it
-is given, and copies, collectives and transfers to the host are listed as they stand.
+is given, a kernel what it exchanges with the table, and copies, collectives and transfers to the
+host are listed as they stand.
 """
 
 import math
@@ -80,6 +81,9 @@ def instructions(text: str) -> dict[str, Instruction]:
 def row_traffic(program: dict[str, Instruction], blocks: Collection[Shape]) -> int:
     """Returns the bytes that gathers read from, and scatters write to, arrays of these shapes.
 
+    A kernel (`embedding._dma`) moves its other results out of them, its other operands into them;
+    its padding is counted, though it is not moved. Its indices are integers and not counted.
+
     Args:
       program: as from `instructions`.
       blocks: the shapes of one device's part of the tables and slots.
@@ -93,8 +97,20 @@ def row_traffic(program: dict[str, Instruction], blocks: Collection[Shape]) -> i
       ... '''
       >>> row_traffic(instructions(text), {(1000, 128)})
       8192
+      >>> text = '''
+      ...   %t = f32[1000,128]{1,0} parameter(0)
+      ...   %i = s32[8]{0} parameter(1)
+      ...   %n = f32[8,32]{1,0} parameter(2)
+      ...   %w = (f32[1000,128]{1,0}) custom-call(%i, %n, %t), custom_call_target="tpu_custom_call"
+      ... '''
+      >>> row_traffic(instructions(text), {(1000, 128)})
+      1024
     """
-    total = 0
+    total = sum(
+        _kernel_traffic(one, program, blocks)
+        for one in program.values()
+        if one.opcode == "custom-call"
+    )
     for one in program.values():
         if one.opcode not in ("gather", "scatter") or not one.operands:
             continue
@@ -104,6 +120,16 @@ def row_traffic(program: dict[str, Instruction], blocks: Collection[Shape]) -> i
         moved = one if one.opcode == "gather" else program[one.operands[-1]]
         total += moved.bytes
     return total
+
+
+def _kernel_traffic(
+    kernel: Instruction, program: dict[str, Instruction], blocks: Collection[Shape]
+) -> int:
+    given = [array for name in kernel.operands if name in program for array in program[name].arrays]
+    if not any(shape in blocks for _, shape in given):
+        return 0
+    moved = [array for array in (*given, *kernel.arrays) if array[1] not in blocks]
+    return sum(_bytes(*array) for array in moved if not array[0].startswith("s"))
 
 
 def copies(program: dict[str, Instruction], blocks: Collection[Shape]) -> list[str]:

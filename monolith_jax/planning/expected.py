@@ -28,17 +28,20 @@ def distinct(rows: int, draws: float) -> float:
 
 
 def expected_lookups(engine: Any, batch_size: int) -> dict[str, StackLookups]:
-    """Returns the lookups of one batch as `jax.ShapeDtypeStruct`s, laid out as for TPUs.
+    """Returns the lookups of one batch as `jax.ShapeDtypeStruct`s, as the engine prepares them.
 
     Args:
       engine: the embedding engine (`XlaEngine`).
       batch_size: examples, over all devices.
     """
-    lookups = {stack.name: _stack(stack, batch_size, engine.devices) for stack in engine.stacks}
+    lookups = {
+        stack.name: _stack(stack, engine.reach[stack.name].rows, batch_size, engine.devices)
+        for stack in engine.stacks
+    }
     return _placed(lookups, engine.lookups_sharding(lookups))
 
 
-def _stack(stack: Any, batch: int, devices: int) -> StackLookups:
+def _stack(stack: Any, per_unit: int, batch: int, devices: int) -> StackLookups:
     # numba takes its time to import; what only reads a plan needs none of it.
     from monolith_jax.embedding._ladder import capacity
     from monolith_jax.embedding._prepare import LEAST_ROWS
@@ -76,9 +79,9 @@ def _stack(stack: Any, batch: int, devices: int) -> StackLookups:
             4.0,
         )
         send = _int32(devices, devices, each)
-    if layout.pack > 1:
-        most = min(rows, block // layout.pack)
-        held = size(touched(1, layout.pack) / devices, LEAST_ROWS, most, 3.0)
+    if per_unit > 1:
+        most = min(rows, block // per_unit)
+        held = size(touched(1, per_unit) / devices, LEAST_ROWS, most, 3.0)
         lines, slot = _int32(devices * held), _int32(devices * rows)
     weights = jax.ShapeDtypeStruct((batch, ids), jnp.float32)
     return StackLookups(

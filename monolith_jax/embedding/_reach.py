@@ -1,0 +1,64 @@
+"""What a backend moves at once when it reaches for a row: the row, a line, or some words of it.
+
+    form    where                     moved at once
+    rows    CPU, GPU                  the row
+    lines   TPU v4, v5e; bfloat16     the row's line of 128 lanes, 512 bytes
+    words   TPU v5p, v6e, TPU7x       the row, at least 8 lanes: 32 bytes
+
+The last two are what TPUs' compilers take: a DMA's start and length in memory are multiples of the
+memory's word, which is 512 bytes on v4 and v5e and 32 on the others (`_dma`). Two rows of bfloat16
+share each word of 32 bits, so that a row alone cannot be moved there.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from monolith_jax.embedding._stacks import Stack
+
+Form = Literal["auto", "rows", "lines", "words"]
+
+WORD_LANES = 8
+"""Float32 lanes of a word where DMAs reach single words."""
+
+_WORD_KINDS = ("TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e", "TPU7x")
+"""`device_kind` of those chips."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How one stack's rows are reached.
+
+    Attributes:
+      form: "rows", "lines" or "words".
+      unit: lanes moved at once.
+      rows: rows in a unit; where there are several, a batch lists the units beside its rows.
+      interpret: whether kernels are interpreted, as they are where there is no TPU.
+    """
+
+    form: Form
+    unit: int
+    rows: int
+    interpret: bool = False
+
+
+def reach_of(stack: Stack, form: Form, device: Any) -> Reach:
+    """Returns how a device reaches the rows of a stack.
+
+    Args:
+      stack: the tables.
+      form: "auto" chooses by the device.
+      device: a jax.Device, or one of a topology that is only compiled for.
+    """
+    layout = stack.layout
+    if form == "auto":
+        form = "rows" if device.platform != "tpu" else "lines"
+        if device.platform == "tpu" and device.device_kind in _WORD_KINDS:
+            form = "words"
+    if form == "words" and (layout.pack == 1 or stack.dtype != "float32"):
+        form = "lines"
+    if form == "rows":
+        return Reach(form, layout.width, 1)
+    if form == "lines":
+        return Reach(form, layout.line_width, layout.pack)
+    unit = max(layout.width, WORD_LANES)
+    return Reach(form, unit, unit // layout.width, interpret=device.platform != "tpu")
