@@ -1,6 +1,8 @@
 """A checkpoint opened for reading: what it holds, and one tensor, a part, or many of them."""
 
+import bisect
 import math
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,18 +13,17 @@ import numpy as np
 
 from monolith_jax import storage
 from monolith_jax.checkpoint.tf import _boxes, _dtypes, _read, _strings
-from monolith_jax.checkpoint.tf._crc import crc32c, mask
 from monolith_jax.checkpoint.tf._errors import blame
 from monolith_jax.checkpoint.tf._files import DataFiles
-from monolith_jax.checkpoint.tf._index import SLICE_KEY, index_path, names, read_index
+from monolith_jax.checkpoint.tf._index import SLICE_END, index_path, names, read_index
 from monolith_jax.checkpoint.tf._ordered_code import slice_key
 from monolith_jax.checkpoint.tf._plan import Target
 from monolith_jax.checkpoint.tf._protos import Entry
+from monolith_jax.checkpoint.tf._small import SMALL, SmallReader
 from monolith_jax.checkpoint.tf._wire import Malformed
 from monolith_jax.errors import CheckpointError, did_you_mean
 
-_SMALL = 64 << 10  # bytes; smaller tensors are cut out of a window
-_WINDOW = 256 << 10
+_PLACE = operator.itemgetter(2, 3)  # data file and offset of an entry
 _MOST_RANK = 63  # numpy has 64, and the bytes of an element are one
 _MOST_BYTES = 1 << 62
 _SCRATCH = 64 << 20
@@ -78,11 +79,12 @@ class Bundle:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.shards, self._entries = read_index(prefix)
-        keys = [key for key in self._entries if key[:1] != SLICE_KEY]
-        self._named = dict(zip(names(keys), map(self._entries.__getitem__, keys), strict=True))
+        keys, found = list(self._entries), list(self._entries.values())
+        first = bisect.bisect_left(keys, SLICE_END)  # keys ascend, those of slices come first
+        self._named = dict(zip(names(keys[first:]), found[first:], strict=True))
         self.entries: Mapping[str, TensorInfo] = _Entries(self)
         self._files = DataFiles(prefix, self.shards)
-        self._window: tuple[int, int, bytes] = (-1, 0, b"")
+        self._small = SmallReader(self._files)
 
     def read(self, name: str, *, check_crc: bool = True) -> np.ndarray:
         """Returns a tensor as an array of its own; strings as an object array of bytes.
@@ -94,9 +96,10 @@ class Bundle:
         Raises:
           CheckpointError: there is no such tensor, it is damaged, or of a dtype without arrays.
         """
-        entry = self._entry(name)
-        if not entry.slices and entry.size <= _SMALL:
-            return self._read_small(name, entry, check_crc)
+        entry = self._named.get(name) or self._entry(name)
+        value = self._small.array(name, entry, check_crc)
+        if value is not None:
+            return value
         return self._read_box(name, entry, _boxes.whole(entry.shape), check_crc)
 
     def read_slice(self, name: str, index: _boxes.Index, *, check_crc: bool = True) -> np.ndarray:
@@ -130,14 +133,22 @@ class Bundle:
         Raises:
           CheckpointError: as for `read`.
         """
-        found = {name: self._entry(name) for name in (self._named if names is None else names)}
-        order = sorted(found, key=lambda name: found[name][2:4])
-        large = [name for name in order if _is_large(found[name])]
-        whole = [(name, _boxes.whole(found[name].shape)) for name in large]
-        values = dict(zip(large, self._read_arrays(whole, check_crc), strict=True))
-        small = [name for name in order if name not in values]
-        values.update(self._read_smalls(small, found, check_crc))
-        return {name: values[name] for name in found}
+        found = self._named if names is None else {name: self._entry(name) for name in names}
+        values: dict[str, Any] = dict.fromkeys(found)
+        rest = []
+        for _, name in sorted(zip(map(_PLACE, found.values()), found, strict=True)):
+            value = self._small.array(name, found[name], check_crc)
+            if value is None:
+                rest.append(name)
+            else:
+                values[name] = value
+        plain = [name for name in rest if found[name].dtype != _dtypes.STRING]
+        whole = [(name, _boxes.whole(found[name].shape)) for name in plain]
+        values.update(zip(plain, self._read_arrays(whole, check_crc), strict=True))
+        for name in rest:
+            if values[name] is None:
+                values[name] = self.read(name, check_crc=check_crc)
+        return values
 
     def close(self) -> None:
         """Closes the data files."""
@@ -173,64 +184,6 @@ class Bundle:
         size = math.prod(entry.shape) * dtype.itemsize if entry.dtype != _dtypes.STRING else 0
         return TensorInfo(dtype, entry.shape, parts, size or entry.size)
 
-    def _read_smalls(
-        self, names: list[str], found: Mapping[str, Entry], check_crc: bool
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields small tensors; those in the file's order share the reads."""
-        window, shard, start = b"", -1, 0
-        ndarray, to_numpy, string = np.ndarray, _dtypes.to_numpy, _dtypes.STRING
-        for name in names:
-            number, shape, of_shard, offset, size, stored, _ = entry = found[name]
-            at = offset - start
-            if of_shard != shard or at < 0 or at + size > len(window):
-                if number == string or size > _SMALL:
-                    yield name, self.read(name, check_crc=check_crc)
-                    continue
-                self._window_bytes(name, entry)
-                shard, start, window = self._window
-                at = offset - start
-            data = window[at : at + size]
-            value = None
-            if number != string and (not check_crc or mask(crc32c(data)) == stored):
-                try:
-                    value = ndarray(shape, to_numpy(number), bytearray(data))
-                except (Malformed, ValueError, TypeError, OverflowError):
-                    value = None
-            if value is None or value.nbytes != size:
-                value = self.read(name, check_crc=check_crc)  # strings; else it raises
-            yield name, value
-
-    def _read_small(self, name: str, entry: Entry, check_crc: bool) -> np.ndarray:
-        data = self._window_bytes(name, entry)
-        if entry.dtype == _dtypes.STRING:
-            return self._strings(name, entry, data, check_crc)
-        try:
-            dtype = _dtypes.to_numpy(entry.dtype)
-            value = np.ndarray(entry.shape, dtype, bytearray(data))
-        except (Malformed, ValueError, TypeError, OverflowError):
-            value = None
-        if value is None or value.nbytes != entry.size:
-            return self._read_box(name, entry, _boxes.whole(entry.shape), check_crc)  # it raises
-        if check_crc and mask(crc32c(data)) != entry.crc:
-            with self._blame(name, entry):
-                raise Malformed("its data is damaged: the crc32c does not match")
-        return value
-
-    def _window_bytes(self, name: str, entry: Entry) -> bytes:
-        """Returns the bytes of a small entry, and keeps those after it for the next call."""
-        shard, start, window = self._window
-        at = entry.offset - start
-        if shard != entry.shard or at < 0 or at + entry.size > len(window):
-            with self._blame(name, entry):
-                file = self._files.file(entry.shard)
-                if entry.offset + entry.size > file.size:
-                    raise Malformed(_beyond(entry, file.size))
-                held = bytearray(min(_WINDOW, file.size - entry.offset))
-                file.read_into(memoryview(held), entry.offset)
-            window, at = bytes(held), 0
-            self._window = (entry.shard, entry.offset, window)
-        return window[at : at + entry.size]
-
     def _strings(self, name: str, entry: Entry, data: bytes, check_crc: bool) -> np.ndarray:
         with self._blame(name, entry):
             _check_rank(entry)
@@ -245,8 +198,11 @@ class Bundle:
         if entry.dtype == _dtypes.STRING and not entry.slices:
             with self._blame(name, entry):
                 _check_fits(entry, self._files)
-                data = bytearray(entry.size)
-                self._files.file(entry.shard).read_into(memoryview(data), entry.offset)
+                if entry.size <= SMALL:
+                    data = self._small.content(name, entry)
+                else:
+                    data = bytearray(entry.size)
+                    self._files.file(entry.shard).read_into(memoryview(data), entry.offset)
             return self._strings(name, entry, bytes(data), check_crc)
         return self._read_arrays([(name, box)], check_crc)[0]
 
@@ -347,11 +303,6 @@ def _targets(origin: _boxes.Box, wanted: list[_boxes.Box], out: list[np.ndarray]
             local = tuple((a - o, b - o) for (a, b), (o, _) in zip(both, origin, strict=True))
             targets.append(Target(local, array[_boxes.within(both, box)]))
     return targets
-
-
-def _is_large(entry: Entry) -> bool:
-    """Returns whether a tensor is read by `jobs`: no strings, and no cutting out of a window."""
-    return entry.dtype != _dtypes.STRING and (bool(entry.slices) or entry.size > _SMALL)
 
 
 def _check_rank(entry: Entry) -> None:

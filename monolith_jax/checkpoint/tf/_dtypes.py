@@ -50,7 +50,8 @@ _QUANTIZED: dict[int, np.dtype] = {
     15: np.dtype(np.int16),
     16: np.dtype(np.uint16),
 }
-_NUMPY: dict[int, np.dtype] = _NUMBERS | _QUANTIZED | {STRING: np.dtype(object)}
+PLAIN: dict[int, np.dtype] = _NUMBERS | _QUANTIZED  # those stored as they lie in memory
+_NUMPY: dict[int, np.dtype] = PLAIN | {STRING: np.dtype(object)}
 _NAMES = {0: "DT_INVALID", 20: "DT_RESOURCE", VARIANT: "DT_VARIANT"}
 
 

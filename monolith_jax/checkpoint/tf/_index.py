@@ -1,8 +1,9 @@
 """The index of a bundle: its header and entries, checked against each other."""
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,9 @@ from monolith_jax.checkpoint.tf._table import Block, read_blocks
 from monolith_jax.checkpoint.tf._wire import Malformed
 
 SLICE_KEY = b"\x00"  # how the keys of slices begin
+SLICE_END = b"\x01"  # where they end
 _NO_SLICES = itertools.repeat(())
+_ENTRY: Callable[[tuple[object, ...]], Entry] = functools.partial(tuple.__new__, Entry)  # fast
 
 
 class IndexFile(NamedTuple):
@@ -84,13 +87,12 @@ def _decode_block(
     """Returns the entries of a block, and their shard, offset and size, [3, entries] of uint64."""
     content, keys, starts, ends = block
     columns = decode_columns(content, starts, ends)
-    usual = columns.usual.tolist()
     found_shapes: list[tuple[int, ...] | None] = []
-    for key, start, end, is_usual in zip(
-        keys, starts, columns.shape_end.tolist(), usual, strict=True
+    for key, start, end, usual in zip(
+        keys, starts, columns.shape_end.tolist(), columns.usual.tolist(), strict=True
     ):
         raw = content[start + 4 : end]
-        shape = shapes.get(raw) if is_usual else ()
+        shape = shapes.get(raw) if usual else ()
         if shape is None:
             with _key_named(key):
                 shape = shapes[raw] = decode_shape(raw)
@@ -104,7 +106,7 @@ def _decode_block(
         _NO_SLICES,
         strict=False,
     )
-    entries = list(map(Entry._make, rows))
+    entries = list(map(_ENTRY, rows))
     places = np.stack(columns.places)
     for at in np.flatnonzero(~columns.usual).tolist():
         with _key_named(keys[at]):

@@ -91,24 +91,33 @@ def load(
             _refuse_rounding(bundle, chosen)
         total = sum(bundle.entries[name].size for name in chosen)
         report = _Report(progress, total, os.path.basename(bundle.prefix))
-        out: dict[str, jax.Array] = {}
-        unchecked: list[_read.Job] = []
-        for group in _groups(bundle, chosen, max_memory):
-            pending = [_prepare(bundle, name, chosen[name]) for name in group]
-            jobs = [job for one in pending for job in one.jobs]
-            _read.read_jobs(
-                bundle._files, jobs, check_crc=check_crc, max_memory=max_memory, done=report.done
-            )
-            if check_crc:
-                unchecked += _read.check(bundle._files, jobs)
-            for one in pending:
-                out[one.name] = _array(bundle, one)
-            if jax.default_backend() != "cpu":
-                jax.block_until_ready([out[name] for name in group])
-        if check_crc:
-            _exchange.check_together(bundle._files, unchecked)
+        out = _load_all(bundle, chosen, max_memory, check_crc, report)
         report.end()
     return {name: out[name] for name in chosen}
+
+
+def _load_all(
+    bundle: Bundle,
+    chosen: Mapping[str, jax.sharding.Sharding],
+    max_memory: int,
+    check_crc: bool,
+    report: "_Report",
+) -> dict[str, jax.Array]:
+    out: dict[str, jax.Array] = {}
+    unchecked: list[_read.Job] = []
+    files, done = bundle._files, report.done
+    for group in _groups(bundle, chosen, max_memory):
+        pending = [_prepare(bundle, name, chosen[name]) for name in group]
+        jobs = [job for one in pending for job in one.jobs]
+        _read.read_jobs(files, jobs, check_crc=check_crc, max_memory=max_memory, done=done)
+        if check_crc:
+            unchecked += _read.check(files, jobs)
+        out.update((one.name, _array(bundle, one)) for one in pending)
+        if jax.default_backend() != "cpu":
+            jax.block_until_ready([out[name] for name in group])
+    if check_crc:
+        _exchange.check_together(files, unchecked)
+    return out
 
 
 def _chosen(
