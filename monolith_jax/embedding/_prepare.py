@@ -12,7 +12,8 @@ from monolith_jax.embedding._ids import physical_rows
 from monolith_jax.embedding._ladder import capacity
 from monolith_jax.embedding._lookups import Lookups, StackLookups
 from monolith_jax.embedding._none import NONE
-from monolith_jax.embedding._relay import assign, sizes
+from monolith_jax.embedding._relay import assign, sizes, step_of
+from monolith_jax.embedding._room import NO_ROOM, Room
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding._unique import Scratch, unique_rows
 
@@ -39,6 +40,8 @@ class Preparer:
       devices: devices that rows and batch are split over.
       per_unit: by stack, the rows of what the backend moves at once (`_reach`); where there are
         several, the lookups also say which units hold the rows.
+      room: by stack, the sizes of a program that was compiled before; a batch that they hold gets
+        them, one that they do not hold gets its own.
       ragged: the stacks whose rows take the ragged exchange.
     """
 
@@ -48,12 +51,14 @@ class Preparer:
         batch_size: int,
         devices: int,
         per_unit: Mapping[str, int],
+        room: Mapping[str, Room] | None = None,
         ragged: Collection[str] = (),
     ) -> None:
         self._stacks = stacks
         self._batch_size = batch_size
         self._devices = devices
         self._per_unit = per_unit
+        self._room = room or {}
         self._ragged = frozenset(ragged)
         self._local = threading.local()
 
@@ -63,19 +68,18 @@ class Preparer:
 
     def _prepare(self, stack: Stack, columns: Mapping[str, Any]) -> StackLookups:
         rows = physical_rows(stack, columns, self._batch_size)
-        scratch = self._scratch(stack)
+        scratch, room = self._scratch(stack), self._room.get(stack.name, NO_ROOM)
         block = stack.layout.physical_rows // self._devices
         pack = stack.layout.pack if stack.name in self._ragged else 0
         if self._devices == 1:
             unique, index = unique_rows(rows.reshape(-1), scratch)
             owned, exchange = [unique], _Exchange()
         else:
-            owned, exchange, index = _route(rows, scratch, block, self._devices, pack)
-        most = min(rows.size, block)
-        size = capacity(max(map(len, owned)), least=LEAST_ROWS, most=max(1, most))
+            owned, exchange, index = _route(rows, scratch, block, self._devices, room, pack)
+        size = _size(max(map(len, owned)), min(rows.size, block), room.rows)
         lines, slot = None, None
         if (per_unit := self._per_unit[stack.name]) > 1:
-            lines, slot = _lines(owned, size, block, per_unit)
+            lines, slot = _lines(owned, size, block, per_unit, room.lines or 0)
         padded = np.stack([_padded(mine, size, block, i) for i, mine in enumerate(owned)])
         return StackLookups(
             padded.reshape(-1),
@@ -92,8 +96,13 @@ class Preparer:
         return scratches[stack.name]
 
 
+def _size(needed: int, most: int, room: int) -> int:
+    """Returns the room that there is, if it holds what is needed, else a size of the ladder."""
+    return room if needed <= room else capacity(needed, least=LEAST_ROWS, most=max(1, most))
+
+
 def _route(
-    rows: np.ndarray, scratch: Scratch, block: int, devices: int, pack: int
+    rows: np.ndarray, scratch: Scratch, block: int, devices: int, room: Room, pack: int
 ) -> tuple[list[np.ndarray], _Exchange, np.ndarray]:
     """Returns what each owner holds, what it sends to whom, and where the ids find it.
 
@@ -104,6 +113,7 @@ def _route(
       scratch: the stack's bitmaps.
       block: rows that a device owns.
       devices: number of devices.
+      room: of a program that is there already.
       pack: rows of a line, for the ragged exchange; 0: the one by buckets.
 
     Returns:
@@ -127,9 +137,11 @@ def _route(
     nth = within - np.stack(bounds)[asker, owner]
     asked_rows = (owner, asker, nth, places - owner_bounds[owner])
     if pack:
-        exchange, received = _ragged_exchange(counts, asked_rows, pack, rows.size // devices)
+        exchange, received = _ragged_exchange(
+            counts, asked_rows, pack, rows.size // devices, room.send
+        )
     else:
-        size, hops = sizes(counts, least=max(8, LEAST_ROWS // devices), most=most)
+        size, hops = sizes(counts, least=max(8, LEAST_ROWS // devices), most=most, room=room.send)
         exchange, received = _exchange(devices, asked_rows, size, hops)
     index = np.empty(rows.size, np.int32)
     first, done = 0, 0
@@ -163,7 +175,7 @@ def _exchange(
     if not hops:
         return _Exchange(send), received
     left = np.flatnonzero(~direct)
-    hops, via, first, second = assign(owner[left], asker[left], devices, hops)
+    hops, via, first, second = assign(owner[left], asker[left], devices, hops, step=step_of(size))
     relay = np.full((devices, devices, hops), NONE, np.int32)
     forward = np.full((devices, devices, hops), NONE, np.int32)
     relay[owner[left], via, first] = place[left]
@@ -177,6 +189,7 @@ def _ragged_exchange(
     asked: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     pack: int,
     most: int,
+    room: tuple[int, int] | None,
 ) -> tuple[_Exchange, np.ndarray]:
     """As `_exchange`, for the ragged exchange: each pair of devices has as many rows as it needs.
 
@@ -185,8 +198,11 @@ def _ragged_exchange(
       asked: as for `_exchange`.
       pack: rows of a line.
       most: the most distinct rows that an asker can ask for.
+      room: (S, R) of a program that is there already.
     """
-    send_size, received_size = _ragged.sizes(counts, pack, least=LEAST_ROWS, most=most)
+    send_size, received_size = _ragged.sizes(
+        counts, pack, least=LEAST_ROWS, most=most, room=room or (0, 0)
+    )
     send, parts, received = _ragged.route(counts, asked, pack, send_size)
     return _Exchange(send, parts=parts, received=received_size), received
 
@@ -199,13 +215,12 @@ def _padded(rows: np.ndarray, size: int, block: int, owner: int) -> np.ndarray:
 
 
 def _lines(
-    owned: list[np.ndarray], size: int, block: int, pack: int
+    owned: list[np.ndarray], size: int, block: int, pack: int, room: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the distinct units of each owner's rows, and where among their rows each row is."""
     lines = [np.unique(mine // pack) for mine in owned]
     lines_block = block // pack
-    most = max(1, min(size, lines_block))
-    line_size = capacity(max(map(len, lines)), least=LEAST_ROWS, most=most)
+    line_size = _size(max(map(len, lines)), min(size, lines_block), room)
     slot = np.full((len(owned), size), NONE, np.int32)
     for i, (mine, held) in enumerate(zip(owned, lines, strict=True)):
         slot[i, : len(mine)] = np.searchsorted(held, mine // pack) * pack + mine % pack

@@ -22,6 +22,7 @@ from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._ragged import Exchange, is_ragged
 from monolith_jax.embedding._reach import Form, Reach, reach_of
 from monolith_jax.embedding._reshard import reshard, tables_as_stored
+from monolith_jax.embedding._room import Room
 from monolith_jax.embedding._rounding import step_key
 from monolith_jax.embedding._stacks import Stack, build_stacks
 from monolith_jax.embedding._update import Rounding, update_block
@@ -115,7 +116,7 @@ class XlaEngine:
             "exchange": exchange,
         }
         platform = self._placement.platform
-        self._is_ragged = frozenset(
+        self.ragged = frozenset(
             stack.name
             for stack in self.stacks
             if is_ragged(exchange, stack.layout, self.devices, platform)
@@ -126,6 +127,7 @@ class XlaEngine:
         }
         self._prepare: Any = None
         self._id_weights: Any = None
+        self._room: Mapping[str, Room] = {}
 
     # --- state -------------------------------------------------------------------------------
 
@@ -180,6 +182,18 @@ class XlaEngine:
             },
         }
 
+    def abstract_saved(self) -> State:
+        """Returns the shapes of what checkpoints have: the state as it is."""
+        return self.abstract_state()
+
+    def to_saved(self, state: State) -> State:
+        """Returns the state as checkpoints have it: as it is."""
+        return state
+
+    def from_saved(self, saved: State) -> State:
+        """Returns the state of a checkpoint: as it is."""
+        return saved
+
     def with_sharding(self, stored: Mapping[str, str]) -> "XlaEngine":
         """Returns an engine on the same devices with its tables sharded as a checkpoint has them.
 
@@ -232,7 +246,12 @@ class XlaEngine:
             self._id_weights = id_weights
             per_unit = {name: reach.rows for name, reach in self.reach.items()}
             self._prepare = Preparer(
-                self.stacks, self.batch_size, self.devices, per_unit, self._is_ragged
+                self.stacks,
+                self.batch_size,
+                self.devices,
+                per_unit,
+                ragged=self.ragged,
+                room=self._room,
             )
         lookups: Lookups = self._prepare(columns)
         for stack in self.stacks:
@@ -240,6 +259,14 @@ class XlaEngine:
                 weights = self._id_weights(stack, columns, self.batch_size)
                 lookups[stack.name] = dataclasses.replace(lookups[stack.name], weights=weights)
         return lookups
+
+    def make_room(self, room: Mapping[str, Room]) -> None:
+        """Pads every batch that these sizes hold to them: those of a program that is there already.
+
+        Args:
+          room: by stack; a batch that one does not hold gets sizes of its own there.
+        """
+        self._room, self._prepare = room, None
 
     def lookups_sharding(self, lookups: Lookups) -> Any:
         """Returns a sharding for every array of `lookups`: the leading axis over the devices."""
@@ -281,7 +308,7 @@ class XlaEngine:
             found: dict[str, jax.Array] = {}
             for stack in self.stacks:
                 here, asked = rows[stack.name], lookups[stack.name]
-                if stack.name in self._is_ragged:
+                if stack.name in self.ragged:
                     here = _ragged.receive(here, asked, stack.layout, self._placement.axis)
                 elif self.devices > 1:
                     here = receive(here, asked, self._placement.axis)
