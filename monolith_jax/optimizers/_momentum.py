@@ -40,7 +40,9 @@ class Momentum(UpdateRule, choice="momentum"):
         self, at: Arithmetic, g: jax.Array, w: jax.Array, slots: Arrays, scalars: Arrays, rows: bool
     ) -> tuple[jax.Array, Arrays]:
         rate, keep = at.rate(self.learning_rate), at.number(self.momentum)
-        m = at.product(slots["momentum"], keep) + g
+        # Not `g` itself, which may be a sum over duplicates: XLA would add them one by one to the
+        # product, and TF adds their sum.
+        m = at.product(slots["momentum"], keep) + at.rounded(g)
         if not self.use_nesterov:
             move = at.product(m, rate)
         elif rows:
