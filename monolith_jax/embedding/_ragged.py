@@ -1,8 +1,8 @@
 """The exchange without padding: each pair of devices sends what it has, no more.
 
 The bucket exchange (`_combine`, `_relay`) gives every pair of devices as many places as the
-busiest ones need, or nearly. That is a few per cent among 8 devices and a sixth among 512, where a
-pair has but some fifty rows and the busiest one many more than the mean. TPUs have a ragged
+busiest ones need, or nearly, and what is beyond that takes two hops more. Among hundreds of devices
+a pair has but some fifty rows, and the busiest one many more than the mean. TPUs have a ragged
 all-to-all, to which each device says where the rows for every other one start and how many they
 are; all of that is known on the host when the batch is. Nothing can overflow: the room for what a
 device sends and receives is taken from the batch.
@@ -25,35 +25,37 @@ from monolith_jax.embedding._none import NONE
 
 Exchange = Literal["auto", "buckets", "ragged"]
 
-LEAST_DEVICES = 256
-"""Where the compiled programs become better: `docs/engine.md` has the table."""
+KINDS = ("TPU v4", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e", "TPU7x")
+"""`device_kind` of the chips that have it; the compiler refuses it on v5e beyond 16 of them."""
+
+NARROW_DEVICES, WIDE_DEVICES = 64, 256
+"""Where the compiled program becomes the better one, for rows below 128 lanes and for wider ones:
+`docs/engine.md` has the table."""
 
 LEAST_WIDTH = 16
 """Lanes of a row; of narrower ones a pair's last line would be mostly empty."""
 
-SENT, COUNT, ARRIVES, HERE, COUNT_BACK, THERE = range(6)
-"""The rows of `StackLookups.parts`."""
 
-
-def is_ragged(exchange: Exchange, layout: Layout, devices: int, platform: str) -> bool:
+def is_ragged(exchange: Exchange, layout: Layout, devices: int, kind: str) -> bool:
     """Returns whether a stack's rows take the ragged exchange.
 
     Args:
-      exchange: "auto": on TPUs, from `LEAST_DEVICES` on, for rows of `LEAST_WIDTH` and wider.
+      exchange: "auto": on chips that have it, from as many devices on as it pays.
       layout: the stack's.
       devices: their number.
-      platform: the backend.
+      kind: the `device_kind` of each.
 
     Example:
       >>> layout = Layout(rows=1000, dim=32, shards=1024)
-      >>> [is_ragged("auto", layout, devices, "tpu") for devices in (8, 512)]
+      >>> [is_ragged("auto", layout, devices, "TPU v5") for devices in (8, 512)]
       [False, True]
     """
     if devices == 1 or exchange == "buckets":
         return False
     if exchange == "ragged":
         return True
-    return platform == "tpu" and devices >= LEAST_DEVICES and layout.width >= LEAST_WIDTH
+    enough = NARROW_DEVICES if layout.pack > 1 else WIDE_DEVICES
+    return kind in KINDS and devices >= enough and layout.width >= LEAST_WIDTH
 
 
 def sizes(

@@ -92,20 +92,24 @@ def test_a_program_that_is_there_serves_smaller_batches() -> None:
 
 
 @pytest.mark.parametrize(
-    ("exchange", "dim", "devices", "platform", "ragged"),
+    ("exchange", "dim", "devices", "kind", "ragged"),
     [
-        ("auto", 32, 512, "tpu", True),
-        ("auto", 32, 8, "tpu", False),
-        ("auto", 1, 512, "tpu", False),
+        ("auto", 32, 512, "TPU v5", True),
+        ("auto", 32, 64, "TPU v6 lite", True),
+        ("auto", 128, 64, "TPU v6 lite", False),
+        ("auto", 128, 256, "TPU v6 lite", True),
+        ("auto", 32, 8, "TPU v5", False),
+        ("auto", 1, 512, "TPU v5", False),
+        ("auto", 32, 256, "TPU v5 lite", False),
         ("auto", 32, 512, "cpu", False),
-        ("buckets", 32, 512, "tpu", False),
+        ("buckets", 32, 512, "TPU v5", False),
         ("ragged", 1, 8, "cpu", True),
-        ("ragged", 32, 1, "tpu", False),
+        ("ragged", 32, 1, "TPU v5", False),
     ],
 )
-def test_who_takes_it(exchange: Any, dim: int, devices: int, platform: str, ragged: bool) -> None:
+def test_who_takes_it(exchange: Any, dim: int, devices: int, kind: str, ragged: bool) -> None:
     layout = Layout(rows=1000, dim=dim, shards=1024)
-    assert _ragged.is_ragged(exchange, layout, devices, platform) == ragged
+    assert _ragged.is_ragged(exchange, layout, devices, kind) == ragged
 
 
 RULES = {"momentum": Momentum(learning_rate=0.1, momentum=0.9)}
