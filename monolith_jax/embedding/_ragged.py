@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from monolith_jax.embedding._access import pick
-from monolith_jax.embedding._ladder import capacity
 from monolith_jax.embedding._layout import Layout
 from monolith_jax.embedding._none import NONE
 
@@ -81,9 +80,21 @@ def sizes(
         (whole.sum(1).max(), len(counts) * most + filling, room[0]),
         (whole.sum(0).max(), most + filling, room[1]),
     ):
-        size = there if there >= max(1, needed) else capacity(int(needed), least=least, most=bound)
+        size = there if there >= max(1, needed) else _rounded(int(needed), least, bound)
         found.append(-(-size // pack) * pack)
     return found[0], found[1]
+
+
+def _rounded(needed: int, least: int, most: int) -> int:
+    """Returns one of sixteen sizes an octave: a total varies little from batch to batch.
+
+    Example:
+      >>> [_rounded(n, 2048, 100_000) for n in (7, 2049, 27_000, 99_000)]
+      [2048, 2176, 27648, 100000]
+    """
+    wanted = max(needed, least)
+    step = 1 << max(0, wanted.bit_length() - 5)
+    return max(1, min(-(-wanted // step) * step, most))
 
 
 def route(

@@ -53,9 +53,9 @@ class XlaEngine:
         on CPU and GPU, lines on TPU v4 and v5e, words on later TPUs. The same numbers are read and
         written in every form.
       exchange: how rows travel between devices: "buckets", of one size for every pair, on every
-        backend; "ragged", each pair's own number, where the backend can (TPUs can, CPUs cannot);
-        "auto": what compiles to the better program (`_ragged`). No id is dropped by either, and
-        both bring the same numbers.
+        backend; "ragged", each pair's own number, where the backend can (TPUs but v5e); "auto":
+        what compiles to the better program (`_ragged`). No id is dropped by either, and both bring
+        the same numbers.
 
     Raises:
       ConfigError: names twice, unknown tables, batch size or devices that do not divide.
@@ -115,11 +115,11 @@ class XlaEngine:
             "form": form,
             "exchange": exchange,
         }
-        platform = self._placement.platform
+        kind = (jax.devices()[0] if mesh is None else mesh.devices.flat[0]).device_kind
         self.ragged = frozenset(
             stack.name
             for stack in self.stacks
-            if is_ragged(exchange, stack.layout, self.devices, platform)
+            if is_ragged(exchange, stack.layout, self.devices, kind)
         )
         device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
         self.reach: dict[str, Reach] = {

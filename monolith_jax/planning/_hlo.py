@@ -161,6 +161,43 @@ def collectives(program: dict[str, Instruction]) -> list[tuple[str, int]]:
     return found
 
 
+def sent_bytes(program: dict[str, Instruction], devices: int) -> dict[str, float]:
+    """Returns the bytes that a device sends to others in each kind of collective, by kind.
+
+    Of `n` devices each, with `b` the bytes of the arrays in a collective's result:
+
+        all-to-all, all-gather      b (n - 1) / n     one's own share stays
+        ragged-all-to-all           b (n - 1) / n     at most: the room for what arrives
+        reduce-scatter              b (n - 1)
+        all-reduce                  2 b (n - 1) / n   scattered and gathered
+        others                      b
+
+    Args:
+      program: as from `instructions`; every instruction is taken to run once.
+      devices: n.
+
+    Example:
+      >>> text = "%a = f32[4,8,128]{2,1,0} all-to-all(%x), dimensions={0}"
+      >>> sent_bytes(instructions(text), 4)
+      {'all-to-all': 12288.0}
+    """
+    others = (devices - 1) / devices
+    factors = {"all-reduce": 2 * others, "reduce-scatter": devices - 1.0}
+    factors |= dict.fromkeys(("all-to-all", "ragged-all-to-all", "all-gather"), others)
+    found: dict[str, float] = {}
+    for one in program.values():
+        kind = one.opcode.removesuffix("-start")
+        if kind not in COLLECTIVES:
+            continue
+        held = [_bytes(*array) for array in one.arrays]
+        if kind == one.opcode or kind == "all-reduce":  # a start of all-reduce has results alone
+            size = sum(held)
+        else:  # ((operands), result, ...)
+            size = max(held, default=0)
+        found[kind] = found.get(kind, 0.0) + factors.get(kind, 1.0) * size
+    return found
+
+
 def host_transfers(program: dict[str, Instruction]) -> list[str]:
     """Returns the names of the instructions that move data to or from the host.
 
