@@ -24,7 +24,7 @@ SLACK = 32
 Array: TypeAlias = npt.NDArray[Any]
 
 _CHECKED = bool(config.BOUNDSCHECK)
-_SOURCES = ("_jit", "_crc", "_wire", "_layout", "_example", "_walk")
+_SOURCES = ("_jit", "_crc", "_wire", "_layout", "_columns", "_lists", "_example", "_walk")
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -109,6 +109,6 @@ def _hash_table(cols: np.ndarray) -> tuple[int, np.ndarray]:
 def hash_keys(
     size: np.ndarray, head: np.ndarray, tail: np.ndarray, multiplier: int, bits: int
 ) -> np.ndarray:
-    """Returns the table slots of keys: what `_example._look_up` computes, int64, wrapping."""
+    """Returns the table slots of keys: what `_columns._look_up` computes, int64, wrapping."""
     mixed = (head ^ (tail * np.int64(31)) ^ size) * np.int64(multiplier)
     return (mixed >> np.int64(40)) & np.int64((1 << bits) - 1)

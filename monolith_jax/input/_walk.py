@@ -8,8 +8,9 @@ of room, begins that record again.
 """
 
 from monolith_jax.input import _layout as lay
+from monolith_jax.input._columns import row_of, used_places
 from monolith_jax.input._crc import masked_crc32c
-from monolith_jax.input._example import example, row_of, used_places
+from monolith_jax.input._example import example
 from monolith_jax.input._jit import Array, helper, inlined, kernel, load32, load64
 
 

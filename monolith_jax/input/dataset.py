@@ -97,26 +97,17 @@ class Dataset:
             raise DataError("no files to read")
         if not self.schema:
             raise ConfigError("a schema without columns: there is nothing to read")
-        self.damaged = 0
-        with ThreadPoolExecutor(max(threads, 1)) as pool:
-            counts = list(pool.map(self._count, given))
-        self.files = tuple(
-            dataclasses.replace(file, num_records=good)
-            for file, (good, _) in zip(given, counts, strict=True)
-        )
-        self.damaged = sum(damaged for _, damaged in counts)
-        ends = np.cumsum([good for good, _ in counts])
-        self.num_examples = int(ends[-1])
+        self.files, self.damaged = self._counted(given)
+        self._ends = np.cumsum([file.num_records for file in self.files])
+        self.num_examples = int(self._ends[-1])
         if self.num_examples == 0:
             raise DataError(f"{given[0].path}: no records in it or the {len(given) - 1} others")
-        self._ends = ends
         self.steps_per_epoch = -(-self.num_examples // batch_size)
         self._order = Order(self.num_examples, seed, max(shuffle_window, 1))
-        shuffled = self._order.window > 1
-        # A window is gathered from its files once, then each batch takes its rows at random.
-        windows = self._order.num_windows
         self._store = Store(self._decode, len(self.files), cache_bytes, threads)
-        self._windows = Store(self._gather, windows, cache_bytes) if shuffled else None
+        # A window is gathered from its files once, then each batch takes its rows at random.
+        gathered = Store(self._gather, self._order.num_windows, cache_bytes)
+        self._windows = gathered if self._order.window > 1 else None
 
     def batch(self, k: int) -> Batch:
         """Returns the batch of step k, counted through all epochs.
@@ -161,6 +152,16 @@ class Dataset:
             "skip_damaged": self.skip_damaged,
         }
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def _counted(self, files: list[DataFile]) -> tuple[tuple[DataFile, ...], int]:
+        """Returns the files with their numbers of good records, and how many damaged ones."""
+        with ThreadPoolExecutor(max(self.threads, 1)) as pool:
+            counts = list(pool.map(self._count, files))
+        good = (
+            dataclasses.replace(file, num_records=count)
+            for file, (count, _) in zip(files, counts, strict=True)
+        )
+        return tuple(good), sum(damaged for _, damaged in counts)
 
     def _count(self, file: DataFile) -> tuple[int, int]:
         """The number of good and of damaged records of a file."""

@@ -56,12 +56,7 @@ def read_columns(
     from monolith_jax.input import _reader
     from monolith_jax.input._layout import lay_out
 
-    if not schema:
-        raise ConfigError("a schema without columns: there is nothing to read")
-    names = [column.name for column in schema]
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ConfigError(f"columns declared twice: {', '.join(twice)}")
+    names = _names(schema)
     with open_source(source) as file:
         output, damaged = _reader.read(
             source_name(source),
@@ -73,6 +68,17 @@ def read_columns(
         )
     columns = output.columns()
     return {name: columns[name] for name in names}, damaged
+
+
+def _names(schema: Schema) -> list[str]:
+    """Returns the columns' names, checked."""
+    if not schema:
+        raise ConfigError("a schema without columns: there is nothing to read")
+    names = [column.name for column in schema]
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ConfigError(f"columns declared twice: {', '.join(twice)}")
+    return names
 
 
 def count_records(source: Source) -> int:
