@@ -36,10 +36,15 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--json", action="store_true", help="print the names as JSON")
 
-    command = add_command(
-        commands, "inspect", _inspect, "list what a TensorFlow checkpoint holds, without reading it"
-    )
+    text = "list what a TensorFlow checkpoint holds, and Monolith's embedding tables beside it"
+    command = add_command(commands, "inspect", _inspect, text)
     command.add_argument("prefix", metavar="PREFIX", help="the checkpoint, without endings")
+    command.add_argument(
+        "--no-assets",
+        dest="assets",
+        action="store_false",
+        help="leave out PREFIX.assets, whose single tables are read to count their entries",
+    )
     command.add_argument("--json", action="store_true", help="print it as JSON")
 
 
@@ -149,14 +154,29 @@ def _inspect(options: argparse.Namespace, rest: list[str]) -> int:
             for name, info in bundle.entries.items()
         ]
         files = bundle.shards
+    report = _assets(options.prefix) if options.assets else None
     if options.json:
-        print(json.dumps({"prefix": options.prefix, "files": files, "tensors": rows}, indent=1))
+        document = {"prefix": options.prefix, "files": files, "tensors": rows}
+        print(json.dumps(document | {"assets": report and report.to_json()}, indent=1))
         return 0
     for line in _table(rows):
         print(line)
     total = sum(row["bytes"] for row in rows)
     print(f"{len(rows):,} tensors, {total:,} bytes, in {files} data file{'s'[: files != 1]}")
+    if report is not None:
+        print(f"\n{report}")
     return 0
+
+
+def _assets(prefix: str) -> Any:
+    """Returns the report of Monolith's tables beside a checkpoint, None if there are none."""
+    from monolith_jax import storage
+
+    if not storage.is_dir(f"{prefix}.assets"):
+        return None
+    from monolith_jax.checkpoint.monolith_assets import open_assets
+
+    return open_assets(f"{prefix}.assets").report()
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
