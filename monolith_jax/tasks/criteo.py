@@ -7,6 +7,12 @@
 `criteo.DLRM` and `criteo.DCNv2` read one id for each of the 26 categories, as `data criteo` writes
 them, with tables of `BUCKETS` rows of dim 16. `criteo.MLPerfDLRM` and `criteo.MLPerfDCNv2` have the
 tables, the multi-hot lookups and the widths of MLPerf's DLRM-DCNv2: 204 M rows of dim 128.
+
+Source of what is MLPerf's: mlcommons/training, recommendation_v2/torchrec_dlrm: README.MD ("Running
+the MLPerf DLRM v2 benchmark": `--num_embeddings_per_feature`, `--multi_hot_sizes`,
+`GLOBAL_BATCH_SIZE=65536`, `--embedding_dim 128`, `--dense_arch_layer_sizes 512,256,128`,
+`--over_arch_layer_sizes 1024,1024,512,256,1`, `--dcn_num_layers=3`, `--dcn_low_rank_dim=512`,
+`--adagrad`, `--learning_rate 0.005`) and dlrm_main.py (`ADAGRAD_INIT_ACC`, `ADAGRAD_EPS`).
 """
 
 from typing import Any
@@ -24,13 +30,17 @@ MLPERF_ROWS = (
     405_282, 10, 2_209, 11_938, 155, 4, 976, 14, 40_000_000, 40_000_000, 40_000_000, 590_152,
     12_973, 108, 36,
 )  # fmt: skip
-"""Rows of MLPerf's 26 tables, 204,184,588 in all; source: `num_embeddings_per_feature` of MLPerf
-Training's `recommendation_v2/torchrec_dlrm`."""
+"""Rows of MLPerf's 26 tables, 204,184,588 in all: `num_embeddings_per_feature`."""
 
 MLPERF_IDS = (3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1)
-"""Ids of an example in each of them, 214 in all; source: `multi_hot_sizes`, same place."""
+"""Ids of an example in each of them, 214 in all: `multi_hot_sizes`."""
 
 MLPERF_BATCH = 65_536
+
+MLPERF_EPSILON = 1e-10
+"""`ADAGRAD_EPS`. There a step divides by sqrt(sum) + eps, with sums that start at 0; ours, as
+TensorFlow's, by sqrt(sum) with sums that start at eps^2: alike once a gradient was far above eps,
+and never more than a factor of sqrt(2) apart."""
 
 
 def _lookups(
@@ -70,7 +80,7 @@ def _small(model: Any) -> TaskConfig:
 
 
 def _mlperf(model: Any) -> TaskConfig:
-    rule = Adagrad(learning_rate=0.005, initial_accumulator_value=1e-8)
+    rule = Adagrad(learning_rate=0.005, initial_accumulator_value=MLPERF_EPSILON**2)
     tables, features = _lookups(MLPERF_ROWS, MLPERF_IDS, 128, rule)
     return TaskConfig(
         input=InputConfig(batch_size=MLPERF_BATCH),

@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from monolith_jax import cli
 from monolith_jax.errors import ConfigError, DataError
 from monolith_jax.input import Column, find_files
 from monolith_jax.input.dataset import Dataset
+from monolith_jax.optimizers import as_optax
 from monolith_jax.registry import GetClass
 from monolith_jax.tasks import criteo
 from monolith_jax.tasks.criteo_data import convert
@@ -230,4 +232,17 @@ def test_mlperf_has_the_published_sizes() -> None:
         assert {table.dim for table in task.tables} == {128}
         assert len(task.tables) == 26
         assert sum(feature.max_length for feature in task.features) == 214
-        assert task.input.batch_size == criteo.MLPERF_BATCH
+        assert task.input.batch_size == criteo.MLPERF_BATCH == 65_536
+        assert task.model.bottom == (512, 256, 128)
+        assert task.model.top == (1024, 1024, 512, 256)
+    assert (task.model.layers, task.model.rank) == (3, 512)
+
+
+def test_mlperfs_adagrad_starts_as_the_published_one() -> None:
+    """Against g / (sqrt(g^2) + eps), for gradients as small as a batch of 65,536 makes them."""
+    rule = GetClass("criteo.MLPerfDCNv2")().task().optimizer
+    gradient = np.float32([1e-9, 1e-7, -1e-5, 1e-2, 0.0])
+    state = as_optax(rule).init(jnp.zeros(5))
+    updates, _ = as_optax(rule).update(jnp.asarray(gradient), state, jnp.zeros(5))
+    wide = gradient.astype(np.float64)
+    np.testing.assert_allclose(updates, -0.005 * wide / (np.abs(wide) + 1e-10), rtol=0.11)
