@@ -135,12 +135,16 @@ def read(prefix: str, abstract: StateT) -> StateT:
       CheckpointError: it is damaged, or its arrays are not those of `abstract`.
     """
     wanted = named(abstract)
-    with open_bundle(prefix) as bundle:
-        held = {name: (info.shape, info.dtype) for name, info in bundle.entries.items()}
-    check(prefix, abstract, held)
+    check(prefix, abstract, held(prefix))
     shardings = {name: leaf.sharding for name, leaf in wanted.items() if leaf.sharding is not None}
     arrays = load(prefix, shardings, names=wanted)
     return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
+
+
+def held(prefix: str) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Returns shape and dtype of each array of a bundle, without reading one."""
+    with open_bundle(prefix) as bundle:
+        return {name: (info.shape, info.dtype) for name, info in bundle.entries.items()}
 
 
 def _own(leaf: Any) -> Iterator[tuple[Box, Any]]:

@@ -143,6 +143,18 @@ class Upload:
         Raises:
           CheckpointError: it is damaged, or its arrays are not those of `abstract`.
         """
+        bundle = self._bundle_of(step)
+        return _state.read(bundle, abstract), _bucket.run_of(f"{self._folder}/{step}")
+
+    def names(self, step: int) -> set[str]:
+        """Returns the names of a step's arrays, without reading one.
+
+        Raises:
+          CheckpointError: it is damaged.
+        """
+        return set(_state.held(self._bundle_of(step)))
+
+    def _bundle_of(self, step: int) -> str:
         folder = f"{self._folder}/{step}"
         bundle = _bucket.bundle_of(folder)
         if bundle is None:
@@ -150,7 +162,7 @@ class Upload:
                 f"{folder} is of orbax's layout, which is read from local folders only; copy the "
                 "model dir to one"
             )
-        return _state.read(bundle, abstract), _bucket.run_of(folder)
+        return bundle
 
     def check(self) -> None:
         """Raises what stopped an upload that has ended."""

@@ -149,6 +149,35 @@ class Checkpoints:
                 f"checkpoint {folder} cannot be restored: {_line(error)}"
             ) from error
 
+    def names(self, step: int) -> set[str]:
+        """Returns the paths of a step's arrays, their parts joined by "/"; none of them is read.
+
+        Args:
+          step: one of `steps()`.
+
+        Raises:
+          CheckpointError: it is damaged.
+
+        Example:
+          >>> import tempfile
+          >>> checkpoints = Checkpoints(tempfile.mkdtemp())
+          >>> checkpoints.save(0, {"window": {"loss": jnp.zeros(())}}, {})
+          >>> checkpoints.wait()
+          >>> checkpoints.names(0)
+          {'window/loss'}
+        """
+        if self._upload is not None:
+            self.wait()
+            return self._upload.names(step)
+        folder = self.directory / str(step)
+        bundle = _bucket.bundle_of(folder)
+        if bundle is not None:
+            return set(_state.held(bundle))
+        try:
+            return set(self._held(step))
+        except (ValueError, KeyError, OSError) as error:
+            raise CheckpointError(f"checkpoint {folder} cannot be read: {_line(error)}") from error
+
     def _held(self, step: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Returns shape and dtype of each array of a step, without reading one."""
         metadata = self._manager.item_metadata(step)["state"]

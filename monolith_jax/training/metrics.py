@@ -29,6 +29,9 @@ from monolith_jax.training import gradients
 Loss = Literal["logloss", "squared"]
 Window = dict[str, jax.Array]
 
+LATER: tuple[str, ...] = ("overflowed",)
+"""Sums that the first versions of checkpoints lack: a window without them goes on with 0."""
+
 BINS = 4096
 LOGIT_RANGE = 16.0
 
