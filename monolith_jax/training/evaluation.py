@@ -13,6 +13,7 @@ from monolith_jax.task import TaskConfig
 from monolith_jax.training import metrics
 from monolith_jax.training.data import evaluation_dataset
 from monolith_jax.training.program import Program, TrainState, devices_for
+from monolith_jax.training.restore import restore
 from monolith_jax.training.run_dir import RunDir
 
 
@@ -103,7 +104,7 @@ def evaluate_checkpoint(
         raise CheckpointError(f"{run_dir.path} has {wanted}; there are: {steps or 'none'}")
     step = steps[-1] if step is None else step
     program = Program(task, devices_for(task))
-    restored, _ = checkpoints.restore(step, program.abstract_checkpoint())
+    restored, _ = restore(checkpoints, step, program)
     checkpoints.close()
     values = evaluate(program, restored["state"], dataset, buffer=task.input.buffer)
     return {"step": float(step)} | (values or {})

@@ -37,6 +37,7 @@ from monolith_jax.training.lock import held
 from monolith_jax.training.program import Program, TrainState, devices_for
 from monolith_jax.training.recorder import Recorder
 from monolith_jax.training.report import write_report
+from monolith_jax.training.restore import restore
 from monolith_jax.training.run_dir import RunDir
 
 
@@ -138,7 +139,7 @@ class Loop:
         step = distributed.from_primary(steps[-1] if steps else None)
         if step is None:
             return self.program.init(self.task.train.seed), self.program.empty_window(), 0
-        restored, run = self.checkpoints.restore(step, self.program.abstract_checkpoint())
+        restored, run = restore(self.checkpoints, step, self.program)
         self.first = run.get("first_step", 0)
         self.total += self.first
         then, now = run["data"], self.data.fingerprint()

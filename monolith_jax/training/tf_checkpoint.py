@@ -19,6 +19,7 @@ from monolith_jax.errors import CheckpointError
 from monolith_jax.task import TaskConfig
 from monolith_jax.training.lock import held
 from monolith_jax.training.program import Program, TrainState, devices_for
+from monolith_jax.training.restore import restore
 from monolith_jax.training.run_dir import RunDir
 from monolith_jax.training.tf_state import arrays_of, tf_variables, with_arrays
 
@@ -212,7 +213,7 @@ def _restore(program: Program, run_dir: RunDir, step: int | None) -> tuple[Train
             wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
             raise CheckpointError(f"{run_dir.path} has {wanted}; there are: {steps or 'none'}")
         step = steps[-1] if step is None else step
-        restored, _ = checkpoints.restore(step, program.abstract_checkpoint())
+        restored, _ = restore(checkpoints, step, program)
     finally:
         checkpoints.close()
     return jax.block_until_ready(restored["state"]), step
