@@ -54,8 +54,9 @@ def test_no_copy_of_a_table(compiled: Any) -> None:
 TOPOLOGIES = (
     "v4:2x2x1/32",
     "v5e:2x2/128",
-    "v5p:2x2x1/128",
+    "v5p:2x2x1/32",
     "v6e:2x2/32",
+    "v6e:2x2/128",
     "tpu7x:2x2x1/32",
 )
 
@@ -82,13 +83,18 @@ def programs() -> dict[str, Any]:
     return {one["name"]: one for one in found}
 
 
+WORDS = ("v5p", "v6e", "tpu7x")
+"""Chips whose DMAs reach words of 32 bytes; the others move lines of 512."""
+
+
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install libtpu")
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_the_train_step_of_deepfm_on_a_tpu(name: str, programs: dict[str, Any]) -> None:
     """Memory: at most 4 lines of 512 bytes for each id of a device's batch.
 
-    Traffic: rows of 128 stay within 1.5 times the floor, each row and slot once in and once out;
-    narrower ones move whole lines, once in and once out.
+    Traffic against the floor, each touched row and slot once in and once out: 1.5 times at most
+    over the whole step where words are reached, and for rows of 128 everywhere. v4 and v5e pay for
+    the rest of each line, once in and once out.
     """
     found = programs[name]
     assert found["alias"] >= found["state"]
@@ -100,9 +106,17 @@ def test_the_train_step_of_deepfm_on_a_tpu(name: str, programs: dict[str, Any]) 
     kinds = {kind for kind, _ in found["collectives"]}
     assert kinds == {"all-to-all", "all-reduce"}
     assert all(size <= 512 * found["ids"] for _, size in found["collectives"])
-    dim = int(name.split("/")[1])
-    for stack, moved in found["traffic"].items():
-        ratio = moved / found["floors"][stack]
-        print(f"{found['kind']}: {stack}: {ratio:.2f} times the floor")
-        if stack.startswith(f"dim{dim}_"):
-            assert 1.0 <= ratio <= 1.5 * 128 / dim
+    chip, dim = name.split(":")[0], name.split("/")[1]
+    floors, moved = found["floors"], found["moved"]
+    for stack, floor in floors.items():
+        width = int(stack.split("_")[0].removeprefix("dim"))
+        words = chip in WORDS and width < 128
+        # What is moved for a row: the row, or the word or line that holds it. XLA's gathers also
+        # read the padding of the lists, a quarter more at most here; the kernels do not.
+        times = max(width, 8) / width if words else max(width, 128) / width * 1.25
+        ratio = moved[stack] / floor
+        print(f"{found['kind']}, dim {width}: {ratio:.2f} times the floor")
+        assert 1.0 <= ratio <= times
+    total = sum(moved.values()) / sum(floors.values())
+    print(f"{found['kind']}, dim {dim} and the biases: {total:.2f} times the floor")
+    assert chip not in WORDS or total <= 1.5

@@ -42,8 +42,11 @@ def task_of(dim: int, devices: int) -> TaskConfig:
     )
 
 
-def arguments(program: Program) -> tuple[dict[str, Any], dict[str, int]]:
-    """Returns the step's batch as shapes with shardings, and the rows touched by stack."""
+def arguments(program: Program) -> tuple[dict[str, Any], dict[str, int], dict[str, float]]:
+    """Returns the step's batch as shapes with shardings, and by stack the rows that it touches.
+
+    And how much of the stack's lists is moved: not the padding, where kernels move the rows.
+    """
     task, batch = program.task, program.task.input.batch_size
     rng = np.random.default_rng(0)
     columns: dict[str, Any] = {}
@@ -52,17 +55,21 @@ def arguments(program: Program) -> tuple[dict[str, Any], dict[str, int]]:
         shape = (batch, feature.max_length) if feature.max_length > 1 else (batch,)
         columns.setdefault(feature.source, rng.integers(0, sizes[feature.table], shape))
     lookups = program.engine.prepare(columns)
-    touched = {}
+    touched, full = {}, {}
     for stack in program.engine.stacks:
-        block = stack.layout.physical_rows // program.engine.devices
-        touched[stack.name] = int((np.asarray(lookups[stack.name].rows) < block).sum())
+        block, asked = stack.layout.physical_rows // program.engine.devices, lookups[stack.name]
+        touched[stack.name] = int((np.asarray(asked.rows) < block).sum())
+        reach = program.engine.reach[stack.name]
+        units = np.asarray(asked.rows if asked.lines is None else asked.lines)
+        there = float((units < block // reach.rows).mean())
+        full[stack.name] = there if reach.form == "words" else 1.0
     one = jax.ShapeDtypeStruct((batch,), np.float32)
     arrays = {"dense": jax.ShapeDtypeStruct((batch, 0), np.float32), "label": one, "weight": one}
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lookups)
     by_row = program.engine.lookups_sharding(lookups)
     example = jax.tree.leaves(by_row)[0]
     shardings = {**dict.fromkeys(arrays, example), "lookups": by_row}
-    return jax.tree.map(_placed, {**arrays, "lookups": rows}, shardings), touched
+    return jax.tree.map(_placed, {**arrays, "lookups": rows}, shardings), touched, full
 
 
 def _placed(x: Any, sharding: Any) -> Any:
@@ -75,7 +82,7 @@ def report(topology: str, dim: int) -> dict[str, Any]:
         topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     )
     program = Program(task_of(dim, len(devices)), devices)
-    batch, touched = arguments(program)
+    batch, touched, full = arguments(program)
     whole = program.abstract_checkpoint()
     lowered = program.train_step.lower(whole["state"], whole["window"], batch)
     compiled = lowered.compile()
@@ -98,7 +105,10 @@ def report(topology: str, dim: int) -> dict[str, Any]:
         "temp": memory.temp_size_in_bytes,
         "floors": floors,
     }
-    return found | _read(compiled, blocks)
+    found |= _read(compiled, blocks)
+    if found["text"]:
+        found["moved"] = {name: full[name] * moved for name, moved in found["traffic"].items()}
+    return found
 
 
 def _read(compiled: Any, blocks: dict[str, tuple[int, int]]) -> dict[str, Any]:
