@@ -25,7 +25,7 @@ from monolith_jax.errors import CheckpointError, did_you_mean
 
 _PLACE = operator.itemgetter(2, 3)  # data file and offset of an entry
 _MOST_RANK = 63  # numpy has 64, and the bytes of an element are one
-_MOST_BYTES = 1 << 62
+_MOST_ELEMENTS = 1 << 59  # of at most 16 bytes; sizes of 0 left out, as numpy counts them
 _SCRATCH = 64 << 20
 
 
@@ -308,7 +308,7 @@ def _targets(origin: _boxes.Box, wanted: list[_boxes.Box], out: list[np.ndarray]
 def _check_rank(entry: Entry) -> None:
     if len(entry.shape) > _MOST_RANK:
         raise Malformed(f"it has {len(entry.shape)} dimensions; {_MOST_RANK} are the most")
-    if math.prod(size for size in entry.shape if size) > _MOST_BYTES:
+    if math.prod(size for size in entry.shape if size) > _MOST_ELEMENTS:
         raise Malformed(f"its shape {entry.shape} is too large")
 
 

@@ -16,7 +16,7 @@ import fuzz_tf_forge
 import numpy as np
 import pytest
 
-from monolith_jax.checkpoint.tf import BundleWriter, open_bundle, read_state_file
+from monolith_jax.checkpoint.tf import BundleWriter, load, open_bundle, read_state_file
 from monolith_jax.checkpoint.tf import _table_write as tables
 from monolith_jax.checkpoint.tf._crc import crc32c, mask
 from monolith_jax.checkpoint.tf._protos import Entry, encode_entry, encode_header
@@ -125,6 +125,23 @@ def test_a_snappy_bomb_is_not_unpacked():
         decompress(varint(1 << 40) + b"\0a")
     with pytest.raises(Malformed, match="before its start"):
         decompress(varint(8) + bytes([3 << 2 | 2, 9, 0]))
+
+
+@pytest.mark.parametrize("shape", [(0, 1 << 62), (1 << 61, 0), (0, 1 << 31, 1 << 31), (0, 1) * 40])
+def test_empty_tensors_of_huge_shapes_are_refused(tmp_path, shape):
+    """numpy leaves sizes of 0 out when it asks whether an array is too big."""
+    entry = encode_entry(Entry(2, shape))
+    (tmp_path / "x.index").write_bytes(tables.write_table([HEADER, (b"t", entry)]))
+    (tmp_path / "x.data-00000-of-00001").write_bytes(b"")
+    with open_bundle(tmp_path / "x") as bundle:
+        for read in (
+            lambda: bundle.read("t"),
+            lambda: bundle.read_slice("t", ...),
+            bundle.read_many,
+            lambda: load(tmp_path / "x", names=["t"], lossy=True),
+        ):
+            with pytest.raises(CheckpointError, match=r"'t': its? (shape .* is too large|has 80)"):
+                read()
 
 
 def test_parts_that_overlap_or_leave_gaps_are_refused(sample, tmp_path):
