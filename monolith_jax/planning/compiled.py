@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from monolith_jax.embedding import XlaEngine
 from monolith_jax.planning.expected import expected_batch
 from monolith_jax.task import TaskConfig
-from monolith_jax.training.program import AXIS, Program
+from monolith_jax.training.program import Program
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,9 @@ class Compiled:
       needs: bytes in all.
       flops: multiplications and additions, by XLA's count.
       seconds: that compiling took.
+      program: the program that the step is of.
+      arguments_of: (state, window, batch), as shapes with shardings.
+      step: as jax gives it; None if it does not fit.
     """
 
     state: Any
@@ -43,24 +45,19 @@ class Compiled:
     needs: int
     flops: float
     seconds: float
+    program: Program
+    arguments_of: tuple[Any, Any, Any]
+    step: Any
 
 
 def compile_step(task: TaskConfig, devices: list[Any]) -> Compiled:
     """Compiles the step that `train` runs, for one program over `devices`."""
     program = Program(task, devices)
-    if len(devices) == 1:
-        # A program on one device takes jax's own; this one is not there.
-        program.engine = XlaEngine(
-            task.tables,
-            task.features,
-            batch_size=task.input.batch_size,
-            mesh=program.mesh,
-            axis=AXIS,
-        )
     arguments, batch = program.abstract_checkpoint(), expected_batch(program)
-    state = arguments["state"]
+    state = program.abstract_state()
     start = time.monotonic()
-    lowered = program.train_step.lower(state, arguments["window"], batch)
+    given = state, arguments["window"], batch
+    lowered = program.train_step.lower(*given)
     kept = _activations(program, state, batch) // len(devices)
     try:
         done = lowered.compile()
@@ -71,7 +68,9 @@ def compile_step(task: TaskConfig, devices: list[Any]) -> Compiled:
         counted: Any = lowered.cost_analysis() or {}
         flops = float(counted.get("flops", 0.0)) / len(devices)
         seconds = time.monotonic() - start
-        return Compiled(state, batch, kept, 0, 0, 0, False, needs, flops, seconds)
+        return Compiled(
+            state, batch, kept, 0, 0, 0, False, needs, flops, seconds, program, given, None
+        )
     memory: Any = done.memory_analysis()
     cost: Any = done.cost_analysis() or {}
     needs = (
@@ -92,6 +91,9 @@ def compile_step(task: TaskConfig, devices: list[Any]) -> Compiled:
         needs=needs,
         flops=float(cost.get("flops", 0.0)),
         seconds=time.monotonic() - start,
+        program=program,
+        arguments_of=given,
+        step=done,
     )
 
 

@@ -9,10 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from monolith_jax.embedding import StackLookups
+
+_DRAWS = 4
+"""Batches whose exchange is drawn; what is planned for holds the last of them at least."""
 
 
 def distinct(rows: int, draws: float) -> float:
@@ -31,17 +35,23 @@ def expected_lookups(engine: Any, batch_size: int) -> dict[str, StackLookups]:
     """Returns the lookups of one batch as `jax.ShapeDtypeStruct`s, as the engine prepares them.
 
     Args:
-      engine: the embedding engine (`XlaEngine`).
+      engine: the embedding engine.
       batch_size: examples, over all devices.
     """
     lookups = {
-        stack.name: _stack(stack, engine.reach[stack.name].rows, batch_size, engine.devices)
+        stack.name: _stack(
+            stack,
+            engine.reach[stack.name].rows,
+            stack.name in engine.ragged,
+            batch_size,
+            engine.devices,
+        )
         for stack in engine.stacks
     }
     return _placed(lookups, engine.lookups_sharding(lookups))
 
 
-def _stack(stack: Any, per_unit: int, batch: int, devices: int) -> StackLookups:
+def _stack(stack: Any, per_unit: int, ragged: bool, batch: int, devices: int) -> StackLookups:
     # numba takes its time to import; what only reads a plan needs none of it.
     from monolith_jax.embedding._ladder import capacity
     from monolith_jax.embedding._prepare import LEAST_ROWS
@@ -70,15 +80,12 @@ def _stack(stack: Any, per_unit: int, batch: int, devices: int) -> StackLookups:
         return capacity(needed, least=least, most=max(1, most))
 
     rows = size(touched(1, 1) / devices, LEAST_ROWS, min(batch * ids, block), 3.0)
-    send = lines = slot = None
+    lines = slot = None
+    exchange: dict[str, Any] = {}
     if devices > 1:
-        each = size(
-            touched(devices, 1) / devices,
-            max(8, LEAST_ROWS // devices),
-            min(batch * ids // devices, block),
-            4.0,
-        )
-        send = _int32(devices, devices, each)
+        each = touched(devices, 1) / devices
+        most = max(1, min(batch * ids // devices, block))
+        exchange = _exchange(each, devices, most, layout.pack if ragged else 0)
     if per_unit > 1:
         most = min(rows, block // per_unit)
         held = size(touched(1, per_unit) / devices, LEAST_ROWS, most, 3.0)
@@ -87,11 +94,40 @@ def _stack(stack: Any, per_unit: int, batch: int, devices: int) -> StackLookups:
     return StackLookups(
         _int32(devices * rows),
         _int32(batch, ids),
-        send,
-        lines,
-        slot,
+        lines=lines,
+        slot=slot,
         weights=weights if stack.weighted else None,
+        **exchange,
     )
+
+
+def _exchange(each: float, devices: int, most: int, pack: int) -> dict[str, Any]:
+    """Returns the exchange's part of a stack's lookups.
+
+    Args:
+      each: rows that a pair of devices is expected to exchange.
+      devices: D.
+      most: the most that one device can ask another for.
+      pack: rows of a line, for the ragged exchange; 0: the one by buckets.
+    """
+    from monolith_jax.embedding import _ragged, _relay
+    from monolith_jax.embedding._prepare import LEAST_ROWS
+
+    random = np.random.default_rng(0)
+    found: tuple[int, int] | None = None
+    for _ in range(_DRAWS):
+        counts = np.minimum(random.poisson(each, (devices, devices)), most)
+        if pack:
+            found = _ragged.sizes(counts, pack, least=LEAST_ROWS, most=most, room=found or (0, 0))
+        else:
+            least = max(8, LEAST_ROWS // devices)
+            found = _relay.sizes(counts, least=least, most=most, room=found)
+    assert found is not None
+    if pack:
+        parts = _int32(devices, 6, devices)
+        return {"send": _int32(devices, found[0]), "parts": parts, "received": found[1]}
+    hops = {name: _int32(devices, devices, found[1]) for name in ("relay", "forward") if found[1]}
+    return {"send": _int32(devices, devices, found[0]), **hops}
 
 
 def _int32(*shape: int) -> jax.ShapeDtypeStruct:

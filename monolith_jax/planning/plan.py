@@ -50,6 +50,7 @@ class Plan:
       engine: which keeps the tables, and why.
       advice: what would make it fit, or fit better.
       compile_seconds: that the compiler took.
+      saved: the file that the compiled step is kept in; empty: none.
     """
 
     topology: str
@@ -70,9 +71,10 @@ class Plan:
     engine: str
     advice: tuple[str, ...]
     compile_seconds: float
+    saved: str = ""
 
 
-def plan(task: TaskConfig, topology: str) -> Plan:
+def plan(task: TaskConfig, topology: str, *, name: str = "model", save: str = "") -> Plan:
     """Compiles a task's train step for a topology and returns what it needs there.
 
     No table is ever made, here or anywhere: all arrays are shapes.
@@ -80,9 +82,12 @@ def plan(task: TaskConfig, topology: str) -> Plan:
     Args:
       task: the config; its data need not be there.
       topology: `CHIP:SIDES`, as in "v5e:16x16" or "v5p:4x4x4".
+      name: the model's key, for the saved step.
+      save: a folder to keep the compiled step in, for `train` on such devices; empty: none.
 
     Raises:
       ConfigError: no such topology, no TPU compiler, or a batch or tables that do not divide.
+      StorageError: the step cannot be written.
     """
     chip, sides = chip_of(topology)
     devices = devices_of(topology)
@@ -112,7 +117,27 @@ def plan(task: TaskConfig, topology: str) -> Plan:
         engine=_engine(chip),
         advice=advise(task, tables, needs, chip, chips, done.fits),
         compile_seconds=done.seconds,
+        saved=_saved(save, name, topology, done) if save else "",
     )
+
+
+def _saved(folder: str, name: str, topology: str, done: Compiled) -> str:
+    """Keeps a compiled step; returns where, empty if it does not fit and there is none."""
+    if done.step is None:
+        return ""
+    from monolith_jax.ahead import save
+
+    return save(folder, name, done.program, done.arguments_of, topology, done.step)
+
+
+def save_on_cpus(task: TaskConfig, topology: str, devices: list[Any], name: str, save: str) -> str:
+    """Compiles and keeps the step for CPU devices: the way to a TPU, rehearsed; returns the file.
+
+    Raises:
+      ConfigError: a batch or tables that do not divide over them.
+      StorageError: the step cannot be written.
+    """
+    return _saved(save, name, topology, compile_step(task, devices))
 
 
 def _engine(chip: Chip) -> str:
@@ -151,15 +176,25 @@ def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def plans(task: TaskConfig, topologies: str) -> list[Plan]:
-    """Returns a plan for each of the topologies, given with commas between them.
+def plans(task: TaskConfig, topologies: str, *, name: str = "model", save: str = "") -> list[Plan]:
+    """Returns a plan for each of the topologies, given with commas between them; else as `plan`.
 
     Raises:
       ConfigError: as `plan`; or none given.
     """
+    names = split(topologies)
+    for each in names:
+        chip_of(each)
+    return [plan(task, each, name=name, save=save) for each in names]
+
+
+def split(topologies: str) -> list[str]:
+    """Returns the names of topologies that are given with commas between them.
+
+    Raises:
+      ConfigError: none given.
+    """
     names = [name.strip() for name in topologies.split(",") if name.strip()]
     if not names:
         raise ConfigError("no topology: give one, as in v5p:4x4x4")
-    for name in names:
-        chip_of(name)
-    return [plan(task, name) for name in names]
+    return names

@@ -17,7 +17,8 @@ def render(plans: Sequence[Plan]) -> str:
     for plan in plans:
         parts += [f"{plan.topology}: {line}" for line in plan.advice]
     engines = [f"{plan.topology}: engine {plan.engine}" for plan in plans]
-    parts += [*engines, _NOTES, _figures([plan.chip for plan in plans])]
+    saved = [f"{plan.topology}: step saved to {plan.saved}" for plan in plans if plan.saved]
+    parts += [*engines, *saved, _NOTES, _figures([plan.chip for plan in plans])]
     return "\n".join(parts)
 
 

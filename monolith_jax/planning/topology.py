@@ -1,7 +1,9 @@
 """The devices of a TPU slice that is not there, for compiling only."""
 
+import contextlib
 import importlib.util
 import os
+import re
 from typing import Any
 
 from monolith_jax.errors import ConfigError
@@ -16,6 +18,34 @@ _SWITCHES = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
 }
+
+
+_ONE_HOST = {"v5e:2x4", "v6e:2x4"}
+"""Slices of 8 chips on one host (v5litepod-8, v6e-8), where libtpu by itself takes two hosts."""
+
+_CPU = re.compile(r"cpu:([1-9]\d*)")
+
+
+def cpus_of(topology: str) -> list[Any] | None:
+    """Returns the CPU devices of `cpu:N`, a rehearsal of the way to a TPU; None: it is no such.
+
+    They are of this process, which must not have looked for its devices yet, or have N of them.
+
+    Raises:
+      ConfigError: it has fewer.
+    """
+    found = _CPU.fullmatch(topology)
+    if found is None:
+        return None
+    import jax
+
+    wanted = int(found[1])
+    with contextlib.suppress(RuntimeError):  # there already, told by XLA_FLAGS perhaps
+        jax.config.update("jax_num_cpu_devices", wanted)
+    devices = jax.devices("cpu")
+    if len(devices) < wanted:
+        raise ConfigError(f"topology {topology!r}: this process has {len(devices)} CPU devices")
+    return devices[:wanted]
 
 
 def devices_of(topology: str) -> list[Any]:
@@ -40,8 +70,9 @@ def devices_of(topology: str) -> list[Any]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
+    hosts = {"chips_per_host_bounds": (2, 4, 1)} if topology in _ONE_HOST else {}
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **hosts)
     except Exception as error:  # jax wraps none of what libtpu raises.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(

@@ -4,13 +4,15 @@ Counted by rows and arrays, not taken from XLA's cost model, which charges a gat
 table. As if nothing stayed on the chip between two uses, per device:
 
     rows      U (2 v + 2 s)          each touched row and its slots, once in and once out
-    exchange  4 D C r                received and sent, forward and backward (D > 1)
+    exchange  4 E r                  received and sent, forward and backward (D > 1)
     ids       3 b r                  each id's row read forward; its gradient read and added
     dense     P (4 + 2 k) 4 + 2 A    parameters, gradients, k slots; activations out and in
 
 U touched rows of a device, v and s the bytes of a row's value and slots as they are stored, D
-devices, C the rows that one asks of another, r = 4 dim, b ids of a device's examples, P dense
-parameters, A the activations' bytes. TF's Adam moves every row: there U is all of them.
+devices, E the rows that one receives of all others: D (C + 2 R) by buckets of C rows and a relay's
+two hops of R (`embedding._relay`), or what the ragged exchange has room for; r = 4 dim, b ids of a
+device's examples, P dense parameters, A the activations' bytes. TF's Adam moves every row: there U
+is all of them.
 """
 
 import math
@@ -70,7 +72,7 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
         rows += 2 * touched / devices * stored / physical
         ids += 3 * math.prod(asked.index.shape) / devices * row
         if devices > 1:
-            received = devices * asked.send.shape[2] * row
+            received = _received(asked, devices) * row
             exchange += 4 * received
             sent += 2 * received * others
     parameters = sum(leaf.size for leaf in jax.tree.leaves(done.state.params))
@@ -79,6 +81,14 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
     # A sum over a ring: every part goes round once to be added up, once to be told.
     each = (rows, exchange, ids, dense, sent, 2 * 4 * parameters * others, done.flops)
     return Traffic(*(per_chip * value for value in each))
+
+
+def _received(asked: Any, devices: int) -> int:
+    """Returns the rows that arrive at a device; those that a relay passes on arrive twice."""
+    if asked.parts is not None:
+        return int(asked.received)
+    hops = 0 if asked.relay is None else asked.relay.shape[2]
+    return int(devices * (asked.send.shape[2] + 2 * hops))
 
 
 def _bytes(leaf: Any) -> int:

@@ -25,6 +25,7 @@ from typing import Any
 import jax
 
 from monolith_jax import config, distributed
+from monolith_jax.ahead import SavedSteps
 from monolith_jax.checkpoint.native import Checkpoints
 from monolith_jax.errors import CheckpointError, DivergedError
 from monolith_jax.input import Dataset, prefetch
@@ -48,6 +49,7 @@ def train(
     name: str = "model",
     preemption: Preemption | None = None,
     show: bool = True,
+    compiled: str = "",
 ) -> dict[str, float]:
     """Trains a task, or goes on where an earlier run in `model_dir` stopped.
 
@@ -57,6 +59,8 @@ def train(
       name: the model's key, which the folder is bound to.
       preemption: the flag that ends the run early; default: SIGTERM and SIGINT set it.
       show: whether to print progress to standard error.
+      compiled: a folder of steps that `monolith-jax plan --save` compiled; one that is for these
+        devices is taken, else a line says what differs.
 
     Returns:
       The row of the last evaluation (step, split, metrics), empty if there was none.
@@ -76,7 +80,7 @@ def train(
         checkpoints = Checkpoints(
             run_dir.checkpoints, keep=task.train.keep_checkpoints, allowed=allowed
         )
-        return _train(program, data, eval_data, run_dir, checkpoints, preemption, show)
+        return _train(program, data, eval_data, run_dir, checkpoints, preemption, show, compiled)
 
 
 def _train(
@@ -87,11 +91,19 @@ def _train(
     checkpoints: Checkpoints,
     preemption: Preemption,
     show: bool,
+    compiled: str,
 ) -> dict[str, float]:
     """Runs the loop in a model dir that is this run's alone."""
+    told: list[str] = []
+    if compiled:
+        program.train_step = SavedSteps(program, run_dir.name, compiled, told.append)
     loop = Loop(program, data, eval_data, checkpoints, preemption)
     state, window, step = loop.start()
     recorder = Recorder(run_dir, step, loop.total, show)
+    if compiled:
+        program.train_step.say = recorder.say
+    for line in told:
+        recorder.say(line)
     try:
         loop.run(state, window, step, recorder)
         checkpoints.close()
