@@ -49,6 +49,7 @@ __all__ = [
     "list_prefix",
     "open_read",
     "read_bytes",
+    "read_into",
     "read_range",
     "retry_policy",
     "set_retry_policy",
@@ -116,6 +117,37 @@ def read_range(path: Path, start: int, length: int) -> bytes:
             f"{text}: bytes {start}..{start + length} were asked for; it ends at {store.size(text)}"
         )
     return found
+
+
+def read_into(path: Path, start: int, out: memoryview) -> None:
+    """Fills memory with the bytes from `start` on of a file, without a copy on the way.
+
+    Args:
+      path: the file.
+      start: the first byte, from 0.
+      out: writable, of bytes (format "B").
+
+    Raises:
+      NotFoundError: there is no such file.
+      StorageError: it ends before start + len(out), or cannot be read.
+
+    Example:
+      >>> import tempfile
+      >>> path = join(tempfile.mkdtemp(), "a")
+      >>> write_bytes(path, b"abcdef")
+      >>> memory = bytearray(3)
+      >>> read_into(path, 2, memoryview(memory))
+      >>> memory
+      bytearray(b'cde')
+    """
+    store, text = _store(path)
+    if start < 0:
+        raise StorageError(f"{text}: no byte {start}")
+    if store.read_into(text, start, out) != len(out):
+        raise StorageError(
+            f"{text}: bytes {start}..{start + len(out)} were asked for; it ends at"
+            f" {store.size(text)}"
+        )
 
 
 def open_read(path: Path) -> BinaryIO:

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
@@ -37,12 +38,12 @@ class Response(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | memoryview
 
     def json(self) -> dict[str, Any]:
         """Returns the body as JSON; damaged JSON is an `IncompleteError`."""
         try:
-            return json.loads(self.body or b"{}")
+            return json.loads(bytes(self.body) or b"{}")
         except ValueError as error:
             raise IncompleteError(f"{len(self.body)} bytes that are not JSON") from error
 
@@ -84,6 +85,11 @@ def _filesystem(pid: int, stall_s: float, emulator: bool) -> Any:
     )
 
 
+def address(fs: Any, where: str) -> str:
+    """Returns the whole address of a path on the service."""
+    return f"{fs.base.removesuffix('/storage/v1/')}/{where}"
+
+
 def submit(
     method: str,
     where: str,
@@ -111,8 +117,7 @@ def submit(
     policy = retry_policy()
     fs = filesystem(policy)
     send = inspect.unwrap(type(fs)._request)  # without gcsfs's own retries
-    root = fs.base.removesuffix("/storage/v1/")
-    url = where if where.startswith("http") else f"{root}/{where}"
+    url = where if where.startswith("http") else address(fs, where)
 
     async def once() -> T:
         # As a file, else aiohttp warns of more than 1 MiB; a new one for each try, as it closes it.
@@ -132,6 +137,16 @@ def request(method: str, where: str, *names: str, check: Callable[[Response], T]
     return submit(method, where, *names, check=check, **kw).result()
 
 
+def retried(once: Callable[[], T], what: str, policy: RetryPolicy) -> T:
+    """Runs a request on this thread, again and again as the policy has it."""
+    for failed in range(1, policy.tries):
+        try:
+            return once()
+        except Exception as error:
+            time.sleep(_wait_s(error, what, policy, failed, policy.tries))
+    return once()
+
+
 async def _with_retries(
     once: Callable[[], Awaitable[T]], what: str, policy: RetryPolicy, tries: int
 ) -> T:
@@ -139,15 +154,20 @@ async def _with_retries(
         try:
             return await once()
         except Exception as error:
-            if not is_transient(error):
-                raise
-            wait = policy.wait_s(failed)
-            _log.warning(
-                "%s: try %d of %d failed (%s); again in %.2f s",
-                *(what, failed, tries, one_line(error), wait),
-            )
-            await asyncio.sleep(wait)
+            await asyncio.sleep(_wait_s(error, what, policy, failed, tries))
     return await once()
+
+
+def _wait_s(error: Exception, what: str, policy: RetryPolicy, failed: int, tries: int) -> float:
+    """Returns how long to wait after a failure; raises it if no wait would help."""
+    if not is_transient(error):
+        raise error
+    wait = policy.wait_s(failed)
+    _log.warning(
+        "%s: try %d of %d failed (%s); again in %.2f s",
+        *(what, failed, tries, one_line(error), wait),
+    )
+    return wait
 
 
 def is_transient(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
 """gs:// paths: the same operations as on local files."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, TypeVar, cast
 
 from monolith_jax.storage import _objects
@@ -31,16 +31,29 @@ class Gcs:
 
     def read_bytes(self, path: str) -> bytes:
         """Returns the bytes of an object."""
-        return _guard(path, lambda: _unmixed(lambda: b"".join(_chunks(path))))
+        return _guard(
+            path, lambda: _unmixed(lambda: _objects.read_whole(_objects.stat(*_object(path))))
+        )
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Returns bytes start..start + length of an object, or as many as it has."""
+        return bytes(self._range(path, start, length, None))
 
-        def read() -> bytes:
-            found = _objects.read_range_at_once(*_object(path), start, length)
+    def read_into(self, path: str, start: int, out: memoryview) -> int:
+        """Fills memory with the bytes from `start` on; returns how many there are."""
+        body = self._range(path, start, len(out), out)
+        if body is not out:
+            out[: len(body)] = body
+        return len(body)
+
+    def _range(
+        self, path: str, start: int, length: int, into: memoryview | None
+    ) -> bytes | memoryview:
+        def read() -> bytes | memoryview:
+            found = _objects.read_range_at_once(*_object(path), start, length, into)
             if found is not None:
                 return found
-            return _objects.read_range(_objects.stat(*_object(path)), start, length).result()
+            return _objects.read_range(_objects.stat(*_object(path)), start, length, into)
 
         return _guard(path, read)
 
@@ -73,7 +86,7 @@ class Gcs:
         def read() -> None:
             out.seek(0)
             out.truncate()
-            for chunk in _chunks(path):
+            for chunk in _objects.read_chunks(_objects.stat(*_object(path))):
                 _write(out, chunk)
 
         _guard(path, lambda: _unmixed(read))
@@ -164,9 +177,11 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        read = _objects.read_range(self._of, self._at, len(view)).result
+        into = view[: max(self._of.size - self._at, 0)]
+        read = lambda: _objects.read_range(self._of, self._at, len(into), into)  # noqa: E731
         body = _guard(self._path, read)
-        view[: len(body)] = body
+        if body is not into:
+            into[:] = body
         self._at += len(body)
         return len(body)
 
@@ -182,15 +197,11 @@ def _below(name: str) -> str:
     return name if not name or name.endswith("/") else name + "/"
 
 
-def _write(out: BinaryIO, chunk: bytes) -> None:
+def _write(out: BinaryIO, chunk: bytes | memoryview) -> None:
     try:
         out.write(chunk)
     except OSError as error:  # a full disk is no fault of the service
         raise StorageError(f"{out.name}: cannot be written: {error.strerror}") from error
-
-
-def _chunks(path: str) -> Iterator[bytes]:
-    return _objects.read_chunks(_objects.stat(*_object(path)))
 
 
 def _unmixed(read: Callable[[], T]) -> T:

@@ -36,6 +36,12 @@ class Local:
         with self.open_read(path) as file:
             return _guard(path, lambda: os.pread(file.fileno(), length, start))
 
+    def read_into(self, path: str, start: int, out: memoryview) -> int:
+        """Fills memory with the bytes from `start` on; returns how many there are."""
+        with self.open_read(path) as file:
+            _guard(path, lambda: file.seek(start))
+            return _guard(path, lambda: file.readinto(out))  # type: ignore[attr-defined, no-any-return]
+
     def open_read(self, path: str) -> BinaryIO:
         """Opens a file to read."""
         self._need_file(path)

@@ -8,7 +8,9 @@ not at all.
 """
 
 import base64
+import io
 import json
+import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from monolith_jax.storage._client import IncompleteError, Response, request, submit
+from monolith_jax.storage._download import DOWNLOAD, download
 
 RANGE = 32 << 20  # bytes a request; of a multiple of 256 KiB, as resumable uploads need
 AT_ONCE = 4  # ranges on the wire
@@ -62,44 +65,63 @@ def stat(bucket: str, name: str, tries: int | None = None) -> Stat:
     return of_json(bucket, found)
 
 
-def read_range(of: Stat, start: int, length: int) -> Future[bytes]:
-    """Starts to read bytes start..start + length of an object, or as many as it has."""
-    length = max(0, min(length, of.size - start))
-    if length == 0 and not of.encoded:
-        empty: Future[bytes] = Future()
-        empty.set_result(b"")
-        return empty
+def read_range(
+    of: Stat,
+    start: int,
+    length: int,
+    into: memoryview | None = None,
+    stop: threading.Event | None = None,
+) -> bytes | memoryview:
+    """Returns bytes start..start + length of an object, or as many as it has.
 
-    def check(answer: Response) -> bytes:
+    They are read into `into`, which is returned, if it is given and has their number. Once `stop`
+    is set nothing is tried again.
+    """
+    length = max(0, min(length, of.size - start))
+    if of.encoded:  # aiohttp decompresses it
+        return submit(
+            "GET",
+            DOWNLOAD,
+            *(of.bucket, of.name),
+            check=lambda answer: answer.body,
+            alt="media",
+            generation=of.generation,
+        ).result()
+    if length == 0:
+        return b""
+
+    def check(answer: Response) -> bytes | memoryview:
         body = answer.body
-        if answer.status == 200 and not of.encoded and len(body) == of.size:
+        if answer.status == 200 and len(body) == of.size != length:
             body = body[start : start + length]  # a proxy on the way that knows no ranges
-        if len(body) != length and not of.encoded:
+        if len(body) != length:
             raise IncompleteError(f"{len(body)} bytes of {length}")
         return body
 
-    return submit(
-        "GET",
-        "download/storage/v1/b/{}/o/{}",
-        *(of.bucket, of.name),
+    return download(
+        of.bucket,
+        of.name,
         check=check,
-        headers={} if of.encoded else {"Range": f"bytes={start}-{start + length - 1}"},
-        alt="media",
+        headers={"Range": f"bytes={start}-{start + length - 1}"},
+        into=into,
+        stop=stop,
         generation=of.generation,
     )
 
 
-def read_range_at_once(bucket: str, name: str, start: int, length: int) -> bytes | None:
+def read_range_at_once(
+    bucket: str, name: str, start: int, length: int, into: memoryview | None = None
+) -> bytes | memoryview | None:
     """Returns bytes start..start + length of an object, or as many as it has, in one request.
 
     The answer says how large the object is, so its metadata is not needed: one request instead of
     two. None if it does not say, as of an object that is stored compressed or a start beyond the
-    end; then ask for the metadata.
+    end; then ask for the metadata. `into` as for `read_range`.
     """
     if length <= 0:
         return None
 
-    def check(answer: Response) -> bytes | None:
+    def check(answer: Response) -> bytes | memoryview | None:
         size = answer.headers.get("content-range", "").rpartition("/")[2]
         encoded = answer.headers.get("x-goog-stored-content-encoding", "identity")
         if answer.status != 206 or not size.isdigit() or encoded not in ("", "identity"):
@@ -110,17 +132,30 @@ def read_range_at_once(bucket: str, name: str, start: int, length: int) -> bytes
         return answer.body
 
     headers = {"Range": f"bytes={start}-{start + length - 1}"}
-    where = "download/storage/v1/b/{}/o/{}"
     try:
-        return request("GET", where, bucket, name, check=check, headers=headers, alt="media")
+        return download(bucket, name, check=check, headers=headers, into=into)
     except Exception as error:
         if str(getattr(error, "code", "")) == "416":  # nothing at or behind `start`
             return None
         raise
 
 
-def read_chunks(of: Stat) -> Iterator[bytes]:
+def read_whole(of: Stat) -> bytes:
+    """Returns all bytes of an object. Errors as for `read_chunks`."""
+    if of.encoded:
+        return b"".join(read_chunks(of))
+    memory = io.BytesIO(bytes(of.size))
+    with memory.getbuffer() as view:
+        deque(read_chunks(of, view), maxlen=0)
+    return memory.getvalue()  # no copy, as no view is left
+
+
+def read_chunks(of: Stat, into: memoryview | None = None) -> Iterator[bytes | memoryview]:
     """Yields all bytes of an object, in order, and compares their checksum at the end.
+
+    Args:
+      of: the object.
+      into: memory of its size in which the bytes come to lie.
 
     Raises:
       ReplacedError: the object was replaced or deleted meanwhile.
@@ -129,24 +164,54 @@ def read_chunks(of: Stat) -> Iterator[bytes]:
     from crc32c import crc32c
 
     starts = iter(range(0, of.size, RANGE) if not of.encoded else [0])
-    running: deque[Future[bytes]] = deque()
-    checksum = 0
+    running: deque[tuple[int, Future[bytes | memoryview]]] = deque()
+    checksum, stop = 0, threading.Event()
     try:
         while True:
             while len(running) < AT_ONCE and (start := next(starts, None)) is not None:
-                running.append(read_range(of, start, RANGE))
+                running.append((start, _begin_range(of, start, into, stop)))
             if not running:
                 break
-            chunk = running.popleft().result()
+            start, future = running.popleft()
+            chunk = future.result()
+            if into is not None:
+                chunk = into[start : start + RANGE]
             checksum = crc32c(chunk, checksum)
             yield chunk
     except FileNotFoundError as error:
         raise ReplacedError(f"gs://{of.bucket}/{of.name}: replaced while it was read") from error
     finally:
-        for future in running:
-            future.cancel()
+        stop.set()
     if of.crc32c is not None and not of.encoded and checksum != of.crc32c:
         raise IncompleteError(f"crc32c is {checksum:08x}, not {of.crc32c:08x}")
+
+
+def _begin_range(
+    of: Stat, start: int, into: memoryview | None, stop: threading.Event
+) -> Future[bytes | memoryview]:
+    """Reads a range on a thread of its own; the process does not wait for it when it ends.
+
+    With `into` it comes to lie at `start` in it, and the result is nothing.
+    """
+    future: Future[bytes | memoryview] = Future()
+
+    def read() -> bytes | memoryview:
+        if into is None:
+            return read_range(of, start, RANGE, stop=stop)
+        with into[start : start + RANGE] as view:
+            body = read_range(of, start, RANGE, view, stop)
+            if body is not view:
+                view[:] = body
+        return b""
+
+    def run() -> None:
+        try:
+            future.set_result(read())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="download", daemon=True).start()
+    return future
 
 
 def write(bucket: str, name: str, data: bytes, replaces: str | None = None) -> str:
@@ -259,7 +324,7 @@ def _resumable(bucket: str, name: str, source: BinaryIO, size: int, checksum: in
 
 def _received(answer: Response, size: int, checksum: int) -> int | None:
     """Returns how many bytes have arrived, or None once the object is there."""
-    if answer.status == 308 or (answer.status == 200 and not answer.body.strip()):
+    if answer.status == 308 or (answer.status == 200 and not bytes(answer.body).strip()):
         return int(answer.headers.get("range", "bytes=0--1").rpartition("0-")[2]) + 1
     found = of_json("", answer.json())
     if found.size != size or found.crc32c not in (None, checksum):

@@ -57,7 +57,7 @@ def read(path: str) -> Version | None:
                 answer = request("GET", _OBJECT, bucket, name, check=_dated)
                 found = _objects.of_json(bucket, answer.json())
                 try:
-                    data = _objects.read_range(found, 0, found.size).result()
+                    data = bytes(_objects.read_range(found, 0, found.size))
                 except FileNotFoundError:  # replaced meanwhile
                     continue
                 return Version(data, found.generation, _age(answer))

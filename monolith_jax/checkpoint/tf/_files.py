@@ -70,7 +70,7 @@ class _Remote:
         self._path, self.size = path, storage.size(path)
 
     def read_into(self, out: memoryview, offset: int) -> None:
-        out[:] = storage.read_range(self._path, offset, len(out))
+        storage.read_into(self._path, offset, out)
 
     def close(self) -> None:
         pass
