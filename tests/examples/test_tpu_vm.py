@@ -1,8 +1,8 @@
 """The rehearsal of a pod: two processes of four devices, preempted, resumed, as one of eight."""
 
 import importlib.util
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,15 @@ import jax
 import numpy as np
 import pytest
 
+from monolith_jax import distributed, storage
+from monolith_jax.checkpoint.native import Checkpoints
+from monolith_jax.errors import UserError
+from monolith_jax.preemption import Preemption
+from monolith_jax.task import TaskConfig
+from monolith_jax.training import Program, devices_for, train
+from monolith_jax.training.writers import TIMES, read_rows
+
 ROOT = Path(__file__).parents[2]
-MODEL = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from conftest import small_task
-from monolith_jax.registry import RegisterSingleTaskModel
-from monolith_jax.task import SingleTaskModelParams
-
-@RegisterSingleTaskModel
-class Small(SingleTaskModelParams):
-    "The small model of the tests, on all devices."
-
-    def task(self):
-        task = small_task(Path({root!r}))
-        return replace(task, train=replace(task.train, devices=0, epochs=4))
-"""
 
 
 def load(name: str, file: Path) -> Any:
@@ -47,9 +38,7 @@ small = load("training_conftest", ROOT / "tests" / "training" / "conftest.py")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pod")
     small.write_days(folder / "data")
-    tests = str(ROOT / "tests" / "training")
-    text = MODEL.format(tests=tests, root=str(folder / "data"))
-    (folder / "pod_model.py").write_text(text)
+    small.write_model(folder, "pod_model", folder / "data", devices=0, epochs=6, log_every=1)
     return folder
 
 
@@ -62,21 +51,36 @@ def environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["pod_model.Small", "--module", "pod_model"]
 
 
-def rows(run: Path) -> list[dict[str, float]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    times = ("seconds", "examples_per_second")
-    return [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
+@pytest.fixture(scope="module")
+def task(folder: Path) -> TaskConfig:
+    """The model, as one process of eight devices trains it."""
+    task = small.small_task(folder / "data")
+    return replace(task, train=replace(task.train, devices=8, epochs=6, log_every=1))
 
 
-def assert_close(task: Any, one: Path, other: Path) -> None:
+@pytest.fixture(scope="module")
+def alone(task: TaskConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where one process has trained it, uninterrupted."""
+    run = str(tmp_path_factory.mktemp("alone"))
+    go_on(task, run)
+    return run
+
+
+def go_on(task: TaskConfig, run: str) -> None:
+    train(task, run, name="pod_model.Small", preemption=Preemption(), show=False)
+
+
+def rows(run: str) -> list[dict[str, float]]:
+    found = read_rows(storage.join(run, "metrics.jsonl"))
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in found]
+
+
+def assert_close(task: TaskConfig, one: str, other: str) -> None:
     """The last checkpoints hold the same numbers, and the metrics' rows are alike."""
-    from monolith_jax.checkpoint.native import Checkpoints
-    from monolith_jax.training import Program, devices_for
-
     program = Program(task, devices_for(task))
     states = []
     for run in (one, other):
-        checkpoints = Checkpoints(str(run / "checkpoints"), read_only=True)
+        checkpoints = Checkpoints(storage.join(run, "checkpoints"), read_only=True)
         states.append(checkpoints.restore(checkpoints.steps()[-1], program.abstract_checkpoint()))
         checkpoints.close()
     (left, _), (right, _) = states
@@ -88,36 +92,57 @@ def assert_close(task: Any, one: Path, other: Path) -> None:
         assert got["examples"] == want["examples"]
 
 
-def test_two_processes_preempted_and_resumed_equal_one(
-    folder: Path, environment: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from dataclasses import replace
-
-    from monolith_jax.preemption import Preemption
-    from monolith_jax.training import train
-
-    key, *module = environment
-    pod, alone, taken_over = tmp_path / "pod", tmp_path / "alone", tmp_path / "taken_over"
-    code = rehearse.main([key, "--model-dir", str(pod), "--limit", "100", *module])
+def rehearsed(arguments: list[str], run: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Rehearses a pod; returns what it printed, after the usual looks at it."""
+    key, *module = arguments
+    code = rehearse.main([key, "--model-dir", run, "--limit", "200", *module])
     printed = capsys.readouterr()
     assert code == 0, printed.err
     (stopped,) = [line for line in printed.out.splitlines() if line.startswith("stopped at step")]
     step = int(stopped.split()[3].rstrip(","))
     assert f"going on from step {step}" in printed.out
-    assert "done: step 28" in printed.out
+    assert "done: step 42" in printed.out
+    assert f"all is in {run}" in printed.out
+    return printed.out
+
+
+def test_two_processes_preempted_and_resumed_equal_one(
+    task: TaskConfig,
+    alone: str,
+    environment: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pod, taken_over = tmp_path / "pod", tmp_path / "taken_over"
+    rehearsed(environment, str(pod), capsys)
     assert len(list(pod.glob("events.*"))) == 2  # of process 0 alone, once a run
     assert (pod / "report.html").exists()
-
-    task = small.small_task(folder / "data")
-    task = replace(task, train=replace(task.train, devices=8, epochs=4))
-    train(task, str(alone), name="pod_model.Small", preemption=Preemption(), show=False)
-    assert_close(task, pod, alone)
+    assert_close(task, str(pod), alone)
 
     # What two processes saved, one goes on with.
     shutil.copytree(pod, taken_over)
-    shutil.rmtree(taken_over / "checkpoints" / "28")
-    train(task, str(taken_over), name="pod_model.Small", preemption=Preemption(), show=False)
-    assert_close(task, taken_over, alone)
+    shutil.rmtree(taken_over / "checkpoints" / "42")
+    go_on(task, str(taken_over))
+    assert_close(task, str(taken_over), alone)
+
+
+def test_in_a_bucket_a_pod_goes_on_from_one_process_and_one_process_from_the_pod(
+    task: TaskConfig,
+    alone: str,
+    environment: list[str],
+    gcs: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = gcs / "run"
+    go_on(replace(task, train=replace(task.train, epochs=1)), run)
+    printed = rehearsed(environment, run, capsys)
+    assert "going on from step 7:" in printed
+    assert_close(task, run, alone)
+
+    storage.delete(f"{run}/checkpoints/42", recursive=True)
+    go_on(task, run)
+    assert_close(task, run, alone)
+    assert storage.exists(f"{run}/report.html")
 
 
 def test_a_host_started_alone_says_who_is_missing(environment: list[str], tmp_path: Path) -> None:
@@ -135,9 +160,6 @@ def test_a_host_started_alone_says_who_is_missing(environment: list[str], tmp_pa
 def test_a_model_dir_that_is_local_on_a_pod(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from monolith_jax import distributed
-    from monolith_jax.errors import UserError
-
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(distributed, "from_primary", lambda value: value)
     seen = [["host-a", True], ["host-b", False]]

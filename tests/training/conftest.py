@@ -71,6 +71,65 @@ def small_task(root: Path) -> TaskConfig:
     )
 
 
+MODEL = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from conftest import small_task
+from monolith_jax import storage
+from monolith_jax.registry import RegisterSingleTaskModel
+from monolith_jax.task import SingleTaskModelParams
+
+if {impatient!r}:
+    storage.set_retry_policy(storage.RetryPolicy(12, first_s=0.002, longest_s=0.01, stall_s=0.7))
+
+@RegisterSingleTaskModel
+class Small(SingleTaskModelParams):
+    "The small model of the tests."
+
+    def task(self):
+        task = small_task(Path({root!r}))
+        tables = (replace(task.tables[0], vocab_size={users!r}), *task.tables[1:])
+        return replace(task, tables=tables, train=replace(task.train, **{train!r}))
+"""
+
+
+def write_model(
+    folder: Path,
+    module: str,
+    root: str | Path,
+    *,
+    users: int = USERS,
+    impatient: bool = False,
+    **train: object,
+) -> None:
+    """Writes a module that registers the small model, for `monolith-jax` in another process.
+
+    Args:
+      folder: where to; the process needs it in PYTHONPATH, and `--module` with the module's name.
+      module: its name; the model's key is `<module>.Small`.
+      root: the data.
+      users: rows of the table of users.
+      impatient: whether requests that fail are sent again at once.
+      **train: fields of `TrainConfig` to set.
+    """
+    text = MODEL.format(
+        here=str(Path(__file__).parent),
+        root=str(root),
+        users=users,
+        impatient=impatient,
+        train=train,
+    )
+    (folder / f"{module}.py").write_text(text)
+
+
+@pytest.fixture(scope="session")
+def model_file() -> Callable[..., None]:
+    """`write_model`, for the tests of other processes."""
+    return write_model
+
+
 @pytest.fixture(scope="session")
 def task(tmp_path_factory: pytest.TempPathFactory) -> TaskConfig:
     """The small task on data written once."""

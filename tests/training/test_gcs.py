@@ -22,24 +22,14 @@ from monolith_jax.task import TaskConfig
 from monolith_jax.training import Program, devices_for, evaluate_checkpoint, train
 from monolith_jax.training.writers import TIMES, read_rows
 
-MODEL = """
-import sys
-sys.path.insert(0, {here!r})
-from dataclasses import replace
-from pathlib import Path
-from conftest import small_task
-from monolith_jax.registry import RegisterSingleTaskModel
-from monolith_jax.task import SingleTaskModelParams
-
-@RegisterSingleTaskModel
-class Small(SingleTaskModelParams):
-    "The small model of the tests."
-
-    def task(self):
-        task = small_task(Path({root!r}))
-        return replace(task, train=replace(task.train, checkpoint_every=2, log_every=1))
-"""
 LIMIT = 120.0
+
+
+@pytest.fixture
+def folder(task: TaskConfig, model_file: Callable[..., None], tmp_path: Path) -> Path:
+    """Holds the model that other processes train."""
+    model_file(tmp_path, "gcs_model", task.input.root, checkpoint_every=2, log_every=1)
+    return tmp_path
 
 
 @pytest.fixture
@@ -156,10 +146,8 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) ->
 
 
 def test_killed_and_asked_to_stop_it_goes_on_to_the_same_bits(
-    often: TaskConfig, gcs: Any, tmp_path: Path
+    often: TaskConfig, gcs: Any, folder: Path
 ) -> None:
-    here = str(Path(__file__).parent)
-    (tmp_path / "gcs_model.py").write_text(MODEL.format(here=here, root=often.input.root))
     model_dir = gcs / "run"
     checkpoints = f"{model_dir}/checkpoints"
 
@@ -167,27 +155,24 @@ def test_killed_and_asked_to_stop_it_goes_on_to_the_same_bits(
         return storage.is_dir(f"{checkpoints}/{step}")
 
     for step, number in ((4, signal.SIGKILL), (8, signal.SIGTERM), (14, signal.SIGKILL)):
-        process = start(tmp_path, model_dir)
+        process = start(folder, model_dir)
         wait_until(process, lambda step=step: uploading(step))
         process.send_signal(number)
         printed = process.communicate(timeout=LIMIT)[1]
         assert process.returncode == (0 if number == signal.SIGTERM else -number), printed
-    process = start(tmp_path, model_dir)
+    process = start(folder, model_dir)
     printed = process.communicate(timeout=LIMIT)[1]
     assert process.returncode == 0, printed
     assert "going on from step" in printed
-    run(often, str(tmp_path / "local"))
-    assert_same(often, model_dir, str(tmp_path / "local"))
-    left = [path.name for path in tmp_path.glob("monolith-jax-*")]
+    run(often, str(folder / "local"))
+    assert_same(often, model_dir, str(folder / "local"))
+    left = [path.name for path in folder.glob("monolith-jax-*")]
     assert left == []  # what the killed processes had staged is gone too
 
 
-def test_a_bucket_that_is_not_there_exits_2_with_one_line(
-    often: TaskConfig, gcs: Any, tmp_path: Path
-) -> None:
-    here = str(Path(__file__).parent)
-    (tmp_path / "gcs_model.py").write_text(MODEL.format(here=here, root=often.input.root))
-    process = start(tmp_path, "gs://none/run")
+@pytest.mark.usefixtures("gcs")
+def test_a_bucket_that_is_not_there_exits_2_with_one_line(folder: Path) -> None:
+    process = start(folder, "gs://none/run")
     printed = process.communicate(timeout=LIMIT)[1]
     assert process.returncode == 2
     assert printed.strip().splitlines() == ["monolith-jax: gs://none: there is no bucket 'none'"], (

@@ -17,26 +17,6 @@ import pytest
 from monolith_jax.checkpoint.native import Checkpoints
 from monolith_jax.training.writers import TIMES, read_rows
 
-# Long enough steps and large enough tables that a kill can hit anything, saves included.
-MODEL = """
-import sys, time
-from dataclasses import replace
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from conftest import small_task
-from monolith_jax.registry import RegisterSingleTaskModel
-from monolith_jax.task import SingleTaskModelParams
-
-@RegisterSingleTaskModel
-class Small(SingleTaskModelParams):
-    "The small model of the tests, with a large table."
-
-    def task(self):
-        task = small_task(Path({root!r}))
-        large = replace(task.tables[0], vocab_size=200_000)
-        train = replace(task.train, epochs=12, checkpoint_every=4, log_every=3)
-        return replace(task, tables=(large, *task.tables[1:]), train=train)
-"""
 STEPS = 12 * 7
 LIMIT = 120.0
 
@@ -92,10 +72,13 @@ class Killable:
 
 
 @pytest.fixture(scope="module")
-def folder(task: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    task: Any, model_file: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Long enough steps and large enough tables that a kill can hit anything, saves included."""
     folder = tmp_path_factory.mktemp("model")
-    here = str(Path(__file__).parent)
-    (folder / "kill_model.py").write_text(MODEL.format(here=here, root=task.input.root))
+    train = {"epochs": 12, "checkpoint_every": 4, "log_every": 3}
+    model_file(folder, "kill_model", task.input.root, users=200_000, **train)
     return folder
 
 
