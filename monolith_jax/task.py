@@ -101,6 +101,12 @@ class TrainConfig(Config):
     gradient_norms: bool = field(
         False, doc="Also log the gradients' norms, of all, of the dense part and of each table."
     )
+    engine: Literal["auto", "xla", "sparsecore"] = field(
+        "auto",
+        doc="What keeps the tables: xla, on every device; sparsecore, on v5p, v6e and TPU7x; auto: "
+        "sparsecore where it can. Checkpoints of either are read by the other.",
+        restart="free",
+    )
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "log_every", "checkpoint_every", "keep_checkpoints")

@@ -35,6 +35,18 @@ class Engine(Protocol):
     def abstract_state(self) -> State:
         """Returns the state's shapes, dtypes and shardings as `jax.ShapeDtypeStruct`s."""
 
+    def state_sharding(self) -> Any:
+        """Returns the state's shardings, with the layouts in memory where those matter."""
+
+    def abstract_saved(self) -> State:
+        """Returns the shapes of what checkpoints have, the same for every engine."""
+
+    def to_saved(self, state: State) -> State:
+        """Returns the state as checkpoints have it."""
+
+    def from_saved(self, saved: State) -> State:
+        """Returns the state of a checkpoint."""
+
     def prepare(self, columns: Mapping[str, Any]) -> Lookups:
         """Returns what a batch asks of the tables, as numpy arrays."""
 

@@ -14,6 +14,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from monolith_jax.embedding import StackLookups
+from monolith_jax.embedding.sparsecore import SparseCoreEngine
+from monolith_jax.planning.expected_cores import expected_core_lookups
 
 _DRAWS = 4
 """Batches whose exchange is drawn; what is planned for holds the last of them at least."""
@@ -31,13 +33,16 @@ def distinct(rows: int, draws: float) -> float:
     return -rows * math.expm1(draws * math.log1p(-1.0 / rows))
 
 
-def expected_lookups(engine: Any, batch_size: int) -> dict[str, StackLookups]:
+def expected_lookups(engine: Any, batch_size: int) -> dict[str, Any]:
     """Returns the lookups of one batch as `jax.ShapeDtypeStruct`s, as the engine prepares them.
 
     Args:
       engine: the embedding engine.
       batch_size: examples, over all devices.
     """
+    if isinstance(engine, SparseCoreEngine):
+        asked = expected_core_lookups(engine)
+        return _placed(asked, engine.lookups_sharding(asked))
     lookups = {
         stack.name: _stack(
             stack,

@@ -114,7 +114,7 @@ def plan(task: TaskConfig, topology: str, *, name: str = "model", save: str = ""
         fits=done.fits,
         traffic=traffic,
         bound=bound_of(traffic, chip, sides, task.input.batch_size),
-        engine=_engine(chip),
+        engine=str(done.program.choice),
         advice=advise(task, tables, needs, chip, chips, done.fits),
         compile_seconds=done.seconds,
         saved=_saved(save, name, topology, done) if save else "",
@@ -138,12 +138,6 @@ def save_on_cpus(task: TaskConfig, topology: str, devices: list[Any], name: str,
       StorageError: the step cannot be written.
     """
     return _saved(save, name, topology, compile_step(task, devices))
-
-
-def _engine(chip: Chip) -> str:
-    if not chip.sparsecores:
-        return f"xla: {chip.name} has no SparseCores"
-    return f"xla: this version has no engine for the {chip.sparsecores} SparseCores of a chip"
 
 
 def _stacks(task: TaskConfig) -> Any:

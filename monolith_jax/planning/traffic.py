@@ -21,8 +21,10 @@ from typing import Any
 
 import jax
 
+from monolith_jax.embedding.sparsecore import SparseCoreEngine
 from monolith_jax.planning.chips import Chip
 from monolith_jax.planning.compiled import Compiled
+from monolith_jax.planning.traffic_cores import core_traffic
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
     rows = exchange = ids = sent = 0.0
     others = (devices - 1) / devices
     for stack in stacks:
+        if isinstance(done.program.engine, SparseCoreEngine):
+            more = core_traffic(done.program.engine, stack)
+            rows, exchange = rows + more[0], exchange + more[1]
+            ids, sent = ids + more[2], sent + more[3]
+            continue
         arrays, asked = done.state.tables["stacks"][stack.name], done.batch["lookups"][stack.name]
         physical, row = stack.layout.physical_rows, 4 * stack.layout.dim
         stored = sum(_bytes(leaf) for leaf in (arrays["value"], *arrays["slots"].values()))

@@ -106,5 +106,6 @@ def evaluate_checkpoint(
     program = Program(task, devices_for(task))
     restored, _ = restore(checkpoints, step, program)
     checkpoints.close()
-    values = evaluate(program, restored["state"], dataset, buffer=task.input.buffer)
+    state = program.from_saved(restored["state"])
+    values = evaluate(program, state, dataset, buffer=task.input.buffer)
     return {"step": float(step)} | (values or {})

@@ -160,7 +160,7 @@ class Loop:
                 f"{self.checkpoints.directory / str(step)} was trained on other data (fingerprint "
                 f"{then}, now {now}): files or counts have changed under {self.task.input.root}"
             )
-        return restored["state"], restored["window"], step
+        return self.program.from_saved(restored["state"]), restored["window"], step
 
     def run(self, state: TrainState, window: metrics.Window, step: int, recorder: Recorder) -> None:
         """Trains from `step` to the end or until preempted, and saves."""
@@ -223,7 +223,8 @@ class Loop:
             "data": self.data.fingerprint(),
             "config": config.to_dict(self.task),
         }
-        self.checkpoints.save(step, {"state": state, "window": window}, run)
+        saved = self.program.to_saved(state)
+        self.checkpoints.save(step, {"state": saved, "window": window}, run)
 
     def _headline(self, step: int) -> str:
         devices = self.program.mesh.devices.size

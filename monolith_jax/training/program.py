@@ -5,6 +5,7 @@ and those rows, and writes both back. Everything that belongs to a table's own l
 embedding engine; everything here is jax and optax.
 """
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping
@@ -18,13 +19,13 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from monolith_jax.embedding import XlaEngine
 from monolith_jax.embedding._placement import place, place_all
 from monolith_jax.errors import ConfigError, DataError, UserError
 from monolith_jax.input import Batch
 from monolith_jax.optimizers import as_optax
 from monolith_jax.task import TaskConfig
 from monolith_jax.training import gradients, metrics
+from monolith_jax.training.engines import make_engine
 
 AXIS = "data"
 
@@ -63,14 +64,7 @@ class Program:
         self.mesh = Mesh(np.array(devices), (AXIS,))
         _check_batch_size(task.input.batch_size, len(devices))
         self.module = task.instantiate()
-        self.engine = XlaEngine(
-            task.tables,
-            task.features,
-            batch_size=task.input.batch_size,
-            mesh=self.mesh,
-            axis=AXIS,
-            seed=task.train.seed,
-        )
+        self.engine, self.choice = make_engine(task, self.mesh, AXIS)
         self.gradients = gradients.Gradients(task, self.engine)
         self._takes_train = "train" in inspect.signature(type(self.module).__call__).parameters
         transforms = [optax.add_decayed_weights(task.weight_decay)] if task.weight_decay else []
@@ -112,13 +106,22 @@ class Program:
         )
         return TrainState(step, params, opt_state, self.engine.abstract_state())
 
+    def to_saved(self, state: TrainState) -> TrainState:
+        """Returns a state as checkpoints hold it, which is the same for every engine."""
+        return dataclasses.replace(state, tables=self.engine.to_saved(state.tables))
+
+    def from_saved(self, saved: TrainState) -> TrainState:
+        """Returns a checkpoint's state as the step takes it; the inverse of `to_saved`."""
+        return dataclasses.replace(saved, tables=self.engine.from_saved(saved.tables))
+
     def abstract_checkpoint(self) -> dict[str, Any]:
         """Returns what a checkpoint holds, `{"state", "window"}`, as shapes with shardings."""
         window = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated),
             jax.eval_shape(self._zero_window),
         )
-        return {"state": self.abstract_state(), "window": window}
+        saved = dataclasses.replace(self.abstract_state(), tables=self.engine.abstract_saved())
+        return {"state": saved, "window": window}
 
     def _zero_window(self) -> metrics.Window:
         return metrics.empty_window(self.task.loss) | self.gradients.empty()
@@ -152,7 +155,10 @@ class Program:
 
         Every process reads the window, so each has it whole.
         """
-        return jax.tree.map(lambda x: x.sharding, self.abstract_state()), self._replicated
+        state = jax.tree.map(lambda x: x.sharding, self.abstract_state())
+        # Tables may have a layout in memory of their own, which a shape's sharding leaves out.
+        tables = self.engine.state_sharding()
+        return dataclasses.replace(state, tables=tables), self._replicated
 
     def labels(self, columns: Mapping[str, Any]) -> np.ndarray:
         """Returns the [batch] labels of a batch's columns, float32.

@@ -5,6 +5,7 @@ checkpoints do not say how far its input got, so training starts with the first 
 own days: choose them (`input.start_date`) as the days that TensorFlow has not seen.
 """
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,13 @@ def compare_tf_checkpoint(
       CheckpointError: there is no such checkpoint, or its index is damaged.
       ConfigError: `names` does not fit the task.
     """
-    return _compare(Program(task, devices_for(task)), prefix, names or NameMap())
+    return _compare(_program(task), prefix, names or NameMap())
+
+
+def _program(task: TaskConfig) -> Program:
+    """Returns a task's functions; the state is as checkpoints have it, whatever engine trains."""
+    train = dataclasses.replace(task.train, engine="xla")
+    return Program(dataclasses.replace(task, train=train), devices_for(task))
 
 
 def import_tf_checkpoint(
@@ -103,7 +110,7 @@ def import_tf_checkpoint(
     """
     run_dir = RunDir(model_dir, name, task)
     run_dir.check()
-    program, names = Program(task, devices_for(task)), names or NameMap()
+    program, names = _program(task), names or NameMap()
     report = _compare(program, prefix, names, without_step=step is not None)
     report.check(os.fspath(prefix), partial=partial)
     with open_bundle(prefix) as bundle:
@@ -170,7 +177,7 @@ def export_tf_checkpoint(
       ConfigError: `names` does not fit the task, or gives two different numbers one name.
     """
     RunDir(model_dir, name, task).check()
-    program, names = Program(task, devices_for(task)), names or NameMap()
+    program, names = _program(task), names or NameMap()
     made = entries(tf_variables(program), names)
     state, step = _restore(program, RunDir(model_dir, name, task), step)
     tail = f"-{step}"

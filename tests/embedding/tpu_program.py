@@ -39,6 +39,7 @@ def task_of(dim: int, devices: int) -> TaskConfig:
         task,
         tables=tuple(tables),
         input=dataclasses.replace(task.input, batch_size=BATCH_PER_DEVICE * devices),
+        train=dataclasses.replace(task.train, engine="xla"),
     )
 
 

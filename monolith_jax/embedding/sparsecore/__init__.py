@@ -11,7 +11,7 @@ from monolith_jax.embedding.sparsecore.chips import (
 )
 from monolith_jax.embedding.sparsecore.engine import SparseCoreEngine
 from monolith_jax.embedding.sparsecore.limits import Limits
-from monolith_jax.embedding.sparsecore.refusals import refusals
+from monolith_jax.embedding.sparsecore.refused import refusals
 
 __all__ = [
     "Limits",

@@ -21,7 +21,7 @@ from monolith_jax.embedding.sparsecore.layout import CoreLayout
 from monolith_jax.embedding.sparsecore.limits import Limits
 from monolith_jax.embedding.sparsecore.lookups import CoreLookups, Samples
 from monolith_jax.embedding.sparsecore.operations import Operations
-from monolith_jax.embedding.sparsecore.refusals import batch_refusals, refusals, table_refusals
+from monolith_jax.embedding.sparsecore.refused import batch_refusals, refusals, table_refusals
 from monolith_jax.embedding.sparsecore.saved import SavedForm
 from monolith_jax.embedding.xla import XlaEngine
 from monolith_jax.errors import ConfigError
@@ -143,10 +143,18 @@ class SparseCoreEngine:
         return self.saved.abstract_state()
 
     def to_saved(self, state: State) -> State:
-        """Returns the state as checkpoints have it; both are in memory until one is let go."""
-        made = jax.jit(self._form.to_saved, out_shardings=self.saved.state_sharding())
-        saved: State = made(state)
-        return saved
+        """Returns the state as checkpoints have it; both are in memory until one is let go.
+
+        Arrays that are alike in both, as those of rows of 128 lanes, are not made anew.
+        """
+        other = [s.name for s in self.stacks if self.layouts[s.name].shape != s.layout.shape]
+
+        def part(whole: State) -> State:
+            return {**whole, "stacks": {name: whole["stacks"][name] for name in other}}
+
+        where = part(self.saved.state_sharding())
+        made: State = jax.jit(self._form.to_saved, out_shardings=where)(part(state))
+        return {**made, "stacks": {**state["stacks"], **made["stacks"]}}
 
     def from_saved(self, saved: State) -> State:
         """Returns the state of a checkpoint; the inverse of `to_saved`."""

@@ -27,7 +27,11 @@ class SavedForm:
         self._stacks, self._layouts, self._placement = tuple(stacks), layouts, placement
 
     def to_saved(self, state: State) -> State:
-        """Returns `XlaEngine`'s state, with the padding it starts with; to be jitted."""
+        """Returns `XlaEngine`'s state, with the padding it starts with; to be jitted.
+
+        Args:
+          state: the whole, or a part of its stacks.
+        """
         return self._converted(state, CoreLayout.to_lines)
 
     def from_saved(self, saved: State) -> State:
@@ -37,6 +41,8 @@ class SavedForm:
     def _converted(self, state: State, convert: Any) -> State:
         stacks = {}
         for stack in self._stacks:
+            if stack.name not in state["stacks"]:
+                continue
             arrays, layout = state["stacks"][stack.name], self._layouts[stack.name]
             slots = {
                 slot.name: self._array(convert, layout, arrays["slots"][slot.name], slot.init)

@@ -8,7 +8,7 @@ import pytest
 
 from monolith_jax.embedding import FeatureConfig, TableConfig
 from monolith_jax.embedding.sparsecore import SparseCoreEngine, SparseCores, refusals
-from monolith_jax.embedding.sparsecore.refusals import batch_refusals, table_refusals
+from monolith_jax.embedding.sparsecore.refused import batch_refusals, table_refusals
 from monolith_jax.errors import ConfigError
 from monolith_jax.optimizers import Adam, Momentum, RMSProp, RowwiseAdagrad, Sgd
 
