@@ -69,6 +69,14 @@ def _add_model(commands: Any, name: str, run: Any, text: str, prefix_help: str) 
     return command
 
 
+def _resolve(options: argparse.Namespace, rest: list[str]) -> Any:
+    """`resolve`, which may have printed the help; else there must be a prefix."""
+    resolved = resolve(options, rest)
+    if resolved is not None and options.prefix is None:
+        options.command.error("PREFIX is missing")
+    return resolved
+
+
 def _names(options: argparse.Namespace) -> Any:
     if options.names is None:
         return None
@@ -79,11 +87,9 @@ def _names(options: argparse.Namespace) -> Any:
 
 def _import(options: argparse.Namespace, rest: list[str]) -> int:
     """`monolith-jax import-tf`."""
-    resolved = resolve(options, rest)
+    resolved = _resolve(options, rest)
     if resolved is None:
         return 0
-    if options.prefix is None:
-        options.command.error("PREFIX is missing")
     name, _, task = resolved
     from monolith_jax.training import tf_checkpoint
 
@@ -111,11 +117,9 @@ def _import(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _export(options: argparse.Namespace, rest: list[str]) -> int:
     """`monolith-jax export-tf`."""
-    resolved = resolve(options, rest)
+    resolved = _resolve(options, rest)
     if resolved is None:
         return 0
-    if options.prefix is None:
-        options.command.error("PREFIX is missing")
     name, _, task = resolved
     from monolith_jax.training import tf_checkpoint
 

@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monolith_jax.errors import ConfigError, DataError
+from monolith_jax.input.convert_tables import size
 from monolith_jax.input.files import META_NAME
 from monolith_jax.input.write import atomic_file, encode_example
 from monolith_jax.input.write_dated import DatedWriter
 from monolith_jax.tasks.criteo_ids import Hashing, Ids, Vocabulary
-from monolith_jax.tasks.criteo_tsv import CATEGORIES, LABEL, NUMBERS, Line, lines, size
+from monolith_jax.tasks.criteo_tsv import CATEGORIES, LABEL, NUMBERS, Line, lines
 
 BUCKETS = 100_000
 """Ids of each category when hashed, the one of missing ones included."""

@@ -47,18 +47,6 @@ class Line(NamedTuple):
     position: int
 
 
-def size(path: Path) -> int:
-    """Returns the bytes of a file.
-
-    Raises:
-      DataError: if it is not there.
-    """
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def lines(path: Path) -> Iterator[Line]:
     """Yields the lines of a file, `.gz` by its name, one at a time.
 

@@ -14,8 +14,9 @@ Example:
   True
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from monolith_jax._lazy import lazy
 
 if TYPE_CHECKING:
     from monolith_jax.checkpoint.tf._bundle import Bundle, TensorInfo, open_bundle
@@ -60,14 +61,4 @@ __all__ = [
     "write_state_file",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = lazy(globals(), _HOMES)
