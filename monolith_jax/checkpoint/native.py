@@ -149,6 +149,36 @@ class Checkpoints:
                 f"checkpoint {folder} cannot be restored: {_line(error)}"
             ) from error
 
+    def run(self, step: int) -> dict[str, Any]:
+        """Returns the JSON values that belong to a step; its state is not read.
+
+        Args:
+          step: one of `steps()`.
+
+        Raises:
+          CheckpointError: they are damaged.
+
+        Example:
+          >>> import tempfile
+          >>> checkpoints = Checkpoints(tempfile.mkdtemp())
+          >>> checkpoints.save(0, {"w": jnp.zeros(())}, {"position": 7})
+          >>> checkpoints.wait()
+          >>> checkpoints.run(0)
+          {'position': 7}
+        """
+        folder = str(self.directory / str(step))
+        if self._upload is not None:
+            self.wait()
+            return _bucket.run_of(folder)
+        if _bucket.bundle_of(folder) is not None:
+            return _bucket.run_of(folder)
+        try:
+            items = ocp.args.Composite(run=ocp.args.JsonRestore())
+            found: dict[str, Any] = self._manager.restore(step, args=items)["run"]
+            return found
+        except (ValueError, KeyError, OSError) as error:
+            raise CheckpointError(f"checkpoint {folder} cannot be read: {_line(error)}") from error
+
     def names(self, step: int) -> set[str]:
         """Returns the paths of a step's arrays, their parts joined by "/"; none of them is read.
 

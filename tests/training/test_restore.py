@@ -1,5 +1,6 @@
-"""Checkpoints of the version before, which knew fewer metrics, go on."""
+"""Checkpoints of the version before, with fewer metrics or another sharding, go on."""
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 
 from monolith_jax.checkpoint.native import Checkpoints
 from monolith_jax.errors import CheckpointError
+from monolith_jax.preemption import Preemption
 from monolith_jax.task import TaskConfig
-from monolith_jax.training import metrics
+from monolith_jax.training import metrics, train
 from monolith_jax.training.program import Program, devices_for
 from monolith_jax.training.restore import restore
 
@@ -72,3 +74,44 @@ def test_the_arrays_of_a_bucket_are_named_too(
     checkpoints.close()
     assert float(restored["window"]["overflowed"]) == 0
     assert float(restored["window"]["loss"]) == 2
+
+
+def test_a_run_goes_on_with_another_sharding(task: TaskConfig, tmp_path: Path) -> None:
+    """Stopped with one, gone on with the other: the bits of a run that had one all along."""
+
+    def sharded(how: Any, **train_options: Any) -> TaskConfig:
+        tables = tuple(dataclasses.replace(table, sharding=how) for table in task.tables)
+        options = dataclasses.replace(task.train, epochs=1, **train_options)
+        return dataclasses.replace(task, tables=tables, train=options)
+
+    class AfterThree(Preemption):
+        polls = 3
+
+        @property
+        def requested(self) -> bool:
+            self.polls -= 1
+            return self.polls < 0
+
+    train(sharded("mod"), str(tmp_path / "a"), preemption=AfterThree(), show=False)
+    train(sharded("div"), str(tmp_path / "a"), preemption=Preemption(), show=False)
+    # From the same first values: they are drawn where a row lies.
+    train(sharded("mod"), str(tmp_path / "b"), preemption=Preemption(), show=False)
+    ends = []
+    for folder, how in (("a", "div"), ("b", "mod")):
+        checkpoints = Checkpoints(str(tmp_path / folder / "checkpoints"), read_only=True)
+        program = Program(sharded(how), devices_for(task))
+        steps = checkpoints.steps()
+        restored, _ = restore(checkpoints, steps[-1], program)
+        state = restored["state"]
+        tables = {t.name: program.engine.table_rows(state.tables, t.name) for t in task.tables}
+        slots = {t.name: program.engine.table_slots(state.tables, t.name) for t in task.tables}
+        ends.append((steps[-1], tables, slots, state.params, state.opt_state))
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+def test_a_config_that_lists_no_tables_is_an_error(program: Program, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path))
+    checkpoints.save(3, {"window": {"loss": jax.numpy.zeros(())}}, {"config": ["tables"]})
+    checkpoints.wait()
+    with pytest.raises(CheckpointError, match="config does not list its tables"):
+        restore(checkpoints, 3, program)
