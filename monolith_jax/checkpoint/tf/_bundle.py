@@ -249,7 +249,8 @@ class Bundle:
             for part_name, part, part_box in stored
             for origin in [(*part_box, inner)]
         ]
-        return [job for job in jobs if job.targets], out
+        # An empty part gives nothing to anybody, but has a checksum, of no bytes.
+        return [job for job in jobs if job.targets or not job.entry.size], out
 
     def _stored(self, name: str, entry: Entry) -> list[tuple[str, Entry, _boxes.Box]]:
         """Returns (name, entry, box) of each stored part of a tensor."""

@@ -144,6 +144,26 @@ def test_empty_tensors_of_huge_shapes_are_refused(tmp_path, shape):
                 read()
 
 
+def test_a_wrong_checksum_of_no_bytes_is_found(tmp_path):
+    (tmp_path / "x.data-00000-of-00001").write_bytes(b"")
+    for crc, good in ((mask(0), True), (mask(1), False)):
+        pairs = [HEADER, (b"t", encode_entry(Entry(1, (0, 4), crc=crc)))]
+        (tmp_path / "x.index").write_bytes(tables.write_table(pairs))
+        with open_bundle(tmp_path / "x") as bundle:
+            for read in (
+                lambda: bundle.read("t"),
+                lambda: bundle.read_slice("t", np.s_[:, 1:]),
+                lambda: bundle.read_many()["t"],
+                lambda: load(tmp_path / "x")["t"],
+            ):
+                if good:
+                    assert read().shape[0] == 0
+                    continue
+                with pytest.raises(CheckpointError, match="'t': its data is damaged: the crc32c"):
+                    read()
+            assert bundle.read("t", check_crc=False).shape == (0, 4)
+
+
 def test_parts_that_overlap_or_leave_gaps_are_refused(sample, tmp_path):
     (tmp_path / "x.data-00000-of-00001").write_bytes(bytes(64))
     from monolith_jax.checkpoint.tf._ordered_code import slice_key
