@@ -298,3 +298,39 @@ def test_any_error_of_one_process_ends_all(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ZeroDivisionError):
         distributed.primary_first(fail)
     assert told == ["process 0: by zero"] * 2
+
+
+def test_all_or_none_of_the_processes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs: list[Any] = []
+    channels: list[Any] = []
+
+    def exchange(value: Any, channel: str, seconds: float | None) -> list[Any]:
+        channels.append((channel, seconds))
+        return [value, *theirs]
+
+    def fail() -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed, "from_all", exchange)
+    theirs[:] = [None]
+    assert distributed.all_or_none(lambda: 3, "upload", 9.0) == 3
+    with pytest.raises(ZeroDivisionError):  # this one's own error as it is
+        distributed.all_or_none(fail, "upload")
+    theirs[:] = ["process 1: no space left"]
+    with pytest.raises(UserError, match="process 1: no space left"):
+        distributed.all_or_none(lambda: 3, "upload")
+    assert channels == [("upload", 9.0), ("upload", None), ("upload", None)]
+
+
+def test_each_channel_counts_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service()
+    monkeypatch.setattr(distributed, "_counters", {})
+    monkeypatch.setattr(distributed, "_client", lambda: service)
+    monkeypatch.setattr(distributed, "_wait", lambda *_: '"word"')
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for channel in ("all", "upload-0", "upload-0", "all"):
+        assert distributed.from_all("mine", channel) == ["word", "word"]
+    assert list(service.values) == [
+        f"monolith_jax/{word}/0" for word in ("all/0", "upload-0/0", "upload-0/1", "all/1")
+    ]

@@ -43,6 +43,10 @@ class Checkpoints:
       allowed: called before a checkpoint in a bucket becomes visible; raises if this run may not
         write there any more. A local folder's lock cannot be lost.
 
+    Attributes:
+      directory: their folder.
+      allowed: as given.
+
     Example:
       >>> import tempfile
       >>> import jax.numpy as jnp
@@ -65,7 +69,7 @@ class Checkpoints:
         read_only: bool = False,
         allowed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.directory = epath.Path(directory)
+        self.directory, self.allowed = epath.Path(directory), allowed
         if storage.is_gs(directory):
             self._upload: Upload | None = Upload(str(self.directory), keep, read_only, allowed)
         else:

@@ -99,7 +99,7 @@ def _train(
         program.train_step = SavedSteps(program, run_dir.name, compiled, told.append)
     loop = Loop(program, data, eval_data, checkpoints, preemption)
     state, window, step = loop.start()
-    recorder = Recorder(run_dir, step, loop.total, show)
+    recorder = Recorder(run_dir, step, loop.total, show, checkpoints.allowed)
     if compiled:
         program.train_step.say = recorder.say
     for line in told:

@@ -15,6 +15,7 @@ those steps are done again.
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from monolith_jax import storage
@@ -30,13 +31,15 @@ class Mirror:
 
     Args:
       path: the model dir, local or gs://. The metrics that are in a bucket are fetched.
+      allowed: called before anything is published; raises if this run may not write any more.
 
     Attributes:
       folder: where to write.
       remote: whether what is written has to be published.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, allowed: Callable[[], None] = lambda: None) -> None:
+        self._allowed = allowed
         self.remote = storage.is_gs(path)
         self._path, self._published = path, time.monotonic()
         self._sizes: dict[str, int] = {}
@@ -54,9 +57,11 @@ class Mirror:
 
         Raises:
           StorageError: one cannot be written; what was in the bucket before is unharmed.
+          CheckpointError: another run has taken the model dir over; its files are unharmed.
         """
         if not self.remote:
             return
+        self._allowed()
         for file in sorted(self.folder.iterdir()):
             size = file.stat().st_size
             if self._sizes.get(file.name) != size:

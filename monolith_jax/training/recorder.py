@@ -6,6 +6,7 @@ process 0 writes and prints them.
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from monolith_jax import distributed
@@ -25,15 +26,23 @@ class Recorder:
       step: the step that the run goes on from; rows beyond it are taken back.
       total: the step that it goes to.
       show: whether to print progress.
+      allowed: raises if this run may not write into its model dir any more, see `lock.held`.
     """
 
-    def __init__(self, run_dir: RunDir, step: int, total: int, show: bool) -> None:
+    def __init__(
+        self,
+        run_dir: RunDir,
+        step: int,
+        total: int,
+        show: bool,
+        allowed: Callable[[], None] = lambda: None,
+    ) -> None:
         primary = distributed.is_primary()
         self._line = ProgressLine("steps") if show and primary else None
         self._total, self._eta = total, Eta(step / max(total, 1))
         self._loss = run_dir.task.loss
         self._batch_size = run_dir.task.input.batch_size
-        self._mirror = Mirror(run_dir.path) if primary else None
+        self._mirror = Mirror(run_dir.path, allowed) if primary else None
         self._file = self._tensorboard = None
         if self._mirror is not None:
             self._file = MetricsFile(self._mirror.folder / "metrics.jsonl", step)
