@@ -291,7 +291,8 @@ def main() -> int:
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     folder = Path(tempfile.mkdtemp(prefix="fuzz", dir=memory))
     sample = forge.make_sample(folder)
-    for kind in kinds:  # what is made once: threads, the devices' buffers
+    load(sample.prefix, lossy=True)  # what is made once: the devices, their threads and buffers
+    for kind in kinds:
         run_case(sample, folder, kind, -1)
     limit = _address_space() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -214,6 +214,7 @@ def _changed_slices(entry: Entry, rng: random.Random) -> tuple[tuple[tuple[int, 
             ]
     if slices and rng.random() < 0.8:
         extents = slices[rng.randrange(len(slices))]
+        extents += [(0, -1)] * (not extents)
         place = rng.randrange(len(extents))
         start = rng.choice((0, 1, 2, 3, *EXTREMES, -1))
         extents[place] = (start, rng.choice((-1, 0, 1, 2, 3, *EXTREMES[:-1])))
