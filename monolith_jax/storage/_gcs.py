@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, TypeVar, cast
 
-from monolith_jax.storage import _objects
+from monolith_jax.storage import _bodies, _objects
 from monolith_jax.storage._client import IncompleteError, is_transient
 from monolith_jax.storage._errors import NotFoundError, StorageError, not_found, one_line
 from monolith_jax.storage._glob import compile_glob, fixed_prefix
@@ -32,7 +32,7 @@ class Gcs:
     def read_bytes(self, path: str) -> bytes:
         """Returns the bytes of an object."""
         return _guard(
-            path, lambda: _unmixed(lambda: _objects.read_whole(_objects.stat(*_object(path))))
+            path, lambda: _unmixed(lambda: _bodies.read_whole(_objects.stat(*_object(path))))
         )
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
@@ -50,10 +50,10 @@ class Gcs:
         self, path: str, start: int, length: int, into: memoryview | None
     ) -> bytes | memoryview:
         def read() -> bytes | memoryview:
-            found = _objects.read_range_at_once(*_object(path), start, length, into)
+            found = _bodies.read_range_at_once(*_object(path), start, length, into)
             if found is not None:
                 return found
-            return _objects.read_range(_objects.stat(*_object(path)), start, length, into)
+            return _bodies.read_range(_objects.stat(*_object(path)), start, length, into)
 
         return _guard(path, read)
 
@@ -86,7 +86,7 @@ class Gcs:
         def read() -> None:
             out.seek(0)
             out.truncate()
-            for chunk in _objects.read_chunks(_objects.stat(*_object(path))):
+            for chunk in _bodies.read_chunks(_objects.stat(*_object(path))):
                 _write(out, chunk)
 
         _guard(path, lambda: _unmixed(read))
@@ -178,8 +178,7 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         into = view[: max(self._of.size - self._at, 0)]
-        read = lambda: _objects.read_range(self._of, self._at, len(into), into)  # noqa: E731
-        body = _guard(self._path, read)
+        body = _guard(self._path, lambda: _bodies.read_range(self._of, self._at, len(into), into))
         if body is not into:
             into[:] = body
         self._at += len(body)
@@ -209,7 +208,7 @@ def _unmixed(read: Callable[[], T]) -> T:
     for _ in range(_REREADS - 1):
         try:
             return read()
-        except (_objects.ReplacedError, IncompleteError):
+        except (_bodies.ReplacedError, IncompleteError):
             continue
     return read()
 
@@ -288,7 +287,7 @@ def _explained(path: str, error: Exception) -> StorageError:
             f"{path}: access denied ({one_line(error)}); set GOOGLE_APPLICATION_CREDENTIALS or "
             "run `gcloud auth application-default login` with an account that may use the bucket"
         )
-    if isinstance(error, _objects.ReplacedError):
+    if isinstance(error, _bodies.ReplacedError):
         return StorageError(f"{path}: replaced again and again while it was read")
     tries = f"gave up after {retry_policy().tries} tries: " if is_transient(error) else ""
     return StorageError(f"{path}: {tries}{one_line(error)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-from monolith_jax.storage import _objects
+from monolith_jax.storage import _bodies, _objects
 from monolith_jax.storage._client import IncompleteError, Response, request
 from monolith_jax.storage._errors import StorageError
 from monolith_jax.storage._gcs import _guard, _object
@@ -57,7 +57,7 @@ def read(path: str) -> Version | None:
                 answer = request("GET", _OBJECT, bucket, name, check=_dated)
                 found = _objects.of_json(bucket, answer.json())
                 try:
-                    data = bytes(_objects.read_range(found, 0, found.size))
+                    data = bytes(_bodies.read_range(found, 0, found.size))
                 except FileNotFoundError:  # replaced meanwhile
                     continue
                 return Version(data, found.generation, _age(answer))

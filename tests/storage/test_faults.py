@@ -186,8 +186,8 @@ def test_a_killed_download_is_absent(faults: Any, tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from monolith_jax import storage\n"
-        "from monolith_jax.storage import _objects\n"
-        "_objects.RANGE = 256 << 10; _objects.AT_ONCE = 1\n"
+        "from monolith_jax.storage import _bodies, _objects\n"
+        "_objects.RANGE = 256 << 10; _bodies.AT_ONCE = 1\n"
         "storage.download(sys.argv[1], sys.argv[2])\n"
     )
 
