@@ -3,7 +3,10 @@
     python -m benchmarks.storage [--json FILE] [--quick]
 
 Ours compares the object's checksum (whole objects) and lengths, and asks for the metadata first;
-the plain GET, `http.client` on a connection that stays open, does neither. Both return bytes.
+the plain GET, `http.client` on a connection that stays open, does neither. Both return bytes, in
+turns. A short read is measured more often, so that its median means as much.
+
+Target: 0.8 of the plain GET's throughput.
 """
 
 import http.client
@@ -85,11 +88,11 @@ def main() -> None:
         storage.write_bytes(path, os.urandom(size))
         connection = http.client.HTTPConnection(address)
         cases = [
-            ("whole", size, 0),
-            ("range 16 MiB", 16 << 20, 5 << 20),
-            ("range 1 MiB", 1 << 20, 7),
+            ("whole", size, 0, 11),
+            ("range 16 MiB", 16 << 20, 5 << 20, 41),
+            ("range 1 MiB", 1 << 20, 7, 201),
         ]
-        for case, length, start in cases:
+        for case, length, start, repeats in cases:
             whole = length == size
 
             def ours(whole: bool = whole, start: int = start, length: int = length) -> bytes:
@@ -107,7 +110,7 @@ def main() -> None:
                     ours,
                     theirs,
                     theirs_name="http.client GET",
-                    repeats=5 if flags.quick else 11,
+                    repeats=5 if flags.quick else repeats,
                 )
             )
         connection.close()
