@@ -28,7 +28,7 @@ KINDS = ("TPU v4", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e", "TPU7x")
 """`device_kind` of the chips that have it; the compiler refuses it on v5e beyond 16 of them."""
 
 NARROW_DEVICES, WIDE_DEVICES = 64, 256
-"""Where the compiled program becomes the better one, for rows below 128 lanes and for wider ones:
+"""From here on the compiled program is the better one, for rows below 128 lanes and for wider ones:
 `docs/engine.md` has the table."""
 
 LEAST_WIDTH = 16
