@@ -72,14 +72,17 @@ class SavedSteps:
         leaves, tree = jax.tree.flatten(batch)
         key = tree, *((leaf.shape, leaf.dtype) for leaf in leaves)
         if key not in self._by_shapes:
-            self._by_shapes[key] = self._find((state, window, batch)) if self._files else None
+            self._by_shapes[key] = self.find((state, window, batch)) if self._files else None
         loaded = self._by_shapes[key]
         if loaded is None or not loaded.takes(state, window, batch):
             return self._jitted(state, window, batch)
         return loaded(state, window, batch)
 
-    def _find(self, arguments: tuple[Any, Any, Any]) -> Loaded | None:
-        """Returns the saved step for arguments of these shapes; None: says what differs."""
+    def find(self, arguments: tuple[Any, Any, Any]) -> Loaded | None:
+        """Returns the saved step for a state, window and batch, arrays or shapes with shardings.
+
+        Says that it is taken; or returns None and says what differs.
+        """
         here = shapes_of(arguments)
         of_program, told = "", []
         for path, (header, _) in self._files.items():

@@ -123,13 +123,6 @@ def test_a_restart_compiles_nothing(here: Path) -> None:
     assert rows(here / "first") == rows(here / "second")
 
 
-def test_no_cache_is_said_of_where_there_is_none(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(train(here, "off", "--compile-cache", "off")) == 0
-    assert "compiled programs" not in capsys.readouterr().err
-
-
 def test_a_folder_without_steps_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(train(here, "none", "--compiled", str(here / "nowhere"))) == 2
     said = capsys.readouterr().err
