@@ -40,8 +40,13 @@ class InputConfig(Config):
         "that comes with the model, fetched on first use.",
         restart="free",
     )
-    start_date: str = field("", doc="First day to train on, YYYYMMDD, inclusive.")
-    end_date: str = field("", doc="Last day to train on, YYYYMMDD, inclusive.")
+    start_date: str = field(
+        "",
+        doc="First day to train on, YYYYMMDD, inclusive. A run that is done with its days goes on "
+        "with later ones.",
+        restart="free",
+    )
+    end_date: str = field("", doc="Last day to train on, YYYYMMDD, inclusive.", restart="free")
     eval_start_date: str = field(
         "", doc="First day to evaluate on. Empty: no evaluation.", restart="free"
     )

@@ -15,7 +15,8 @@ to k is in the file before it, and going on means drawing batch k. Whether the e
 is done is told by its row.
 
 A state that was not trained here (`monolith-jax import-tf`) has seen none of these data: its
-checkpoint of step f says `first_step` f, and step k draws batch k - f.
+checkpoint of step f says `first_step` f, and step k draws batch k - f. So it is when a run goes on
+with later days, see `days`.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ from monolith_jax.preemption import Preemption
 from monolith_jax.task import TaskConfig
 from monolith_jax.training import metrics
 from monolith_jax.training.data import evaluation_dataset, training_dataset
+from monolith_jax.training.days import first_step
 from monolith_jax.training.evaluation import evaluate
 from monolith_jax.training.lock import held
 from monolith_jax.training.program import Program, TrainState, devices_for
@@ -152,14 +154,9 @@ class Loop:
         if step is None:
             return self.program.init(self.task.train.seed), self.program.empty_window(), 0
         restored, run = restore(self.checkpoints, step, self.program)
-        self.first = run.get("first_step", 0)
+        where = str(self.checkpoints.directory / str(step))
+        self.first = first_step(where, step, run, self.task.input, self.data)
         self.total += self.first
-        then, now = run["data"], self.data.fingerprint()
-        if then is not None and then != now:  # None: it has seen no data of ours yet
-            raise CheckpointError(
-                f"{self.checkpoints.directory / str(step)} was trained on other data (fingerprint "
-                f"{then}, now {now}): files or counts have changed under {self.task.input.root}"
-            )
         return self.program.from_saved(restored["state"]), restored["window"], step
 
     def run(self, state: TrainState, window: metrics.Window, step: int, recorder: Recorder) -> None:
@@ -220,6 +217,7 @@ class Loop:
         run = {
             "step": step,
             "first_step": self.first,
+            "last_step": self.total,
             "data": self.data.fingerprint(),
             "config": config.to_dict(self.task),
         }
