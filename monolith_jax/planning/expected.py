@@ -15,22 +15,11 @@ from jax.sharding import PartitionSpec as P
 
 from monolith_jax.embedding import StackLookups
 from monolith_jax.embedding.sparsecore import SparseCoreEngine
+from monolith_jax.planning.distinct import distinct
 from monolith_jax.planning.expected_cores import expected_core_lookups
 
 _DRAWS = 4
 """Batches whose exchange is drawn; what is planned for holds the last of them at least."""
-
-
-def distinct(rows: int, draws: float) -> float:
-    """Returns the distinct rows to expect of so many even draws: `V (1 - (1 - 1/V)^n)`.
-
-    Example:
-      >>> distinct(10, 0), round(distinct(10, 10), 2), distinct(1, 5)
-      (0.0, 6.51, 1.0)
-    """
-    if rows == 1:
-        return min(1.0, draws)
-    return -rows * math.expm1(draws * math.log1p(-1.0 / rows))
 
 
 def expected_lookups(engine: Any, batch_size: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from monolith_jax.embedding.sparsecore import SparseCoreEngine
-from monolith_jax.planning.expected import distinct
+from monolith_jax.planning.distinct import distinct
 
 
 def core_traffic(engine: SparseCoreEngine, stack: Any) -> tuple[float, float, float, float]:
