@@ -6,11 +6,13 @@
     words   TPU v5p, v6e, TPU7x       the row, at least 8 lanes: 32 bytes
 
 The last two are what TPUs' compilers take: a DMA's start and length in memory are multiples of the
-memory's word, which is 512 bytes on v4 and v5e and 32 on the others (`_dma`). Two rows of bfloat16
+memory's word, which is 512 bytes on v4 and v5e and 32 on the others (`_dma`), if `libtpu` is 0.0.52
+or newer: those before refuse the copies, and lines are moved. Two rows of bfloat16
 share each word of 32 bits, so that a row alone cannot be moved there.
 """
 
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Literal
 
 from monolith_jax.embedding._stacks import Stack
@@ -22,6 +24,21 @@ WORD_LANES = 8
 
 _WORD_KINDS = ("TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e", "TPU7x")
 """`device_kind` of those chips."""
+
+_LIBTPU = (0, 0, 52)
+"""The first TPU compiler that takes DMAs of single words; 0.0.42 to 0.0.51 want 512 bytes."""
+
+
+def words_compile() -> bool:
+    """Returns whether the TPU compiler that is installed takes DMAs of single words.
+
+    Lines are what every compiler takes, so they serve where the version cannot be known.
+    """
+    try:
+        parts = metadata.version("libtpu").split(".")[:3]
+    except metadata.PackageNotFoundError:
+        return False
+    return all(map(str.isdigit, parts)) and tuple(map(int, parts)) >= _LIBTPU
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,7 @@ def reach_of(stack: Stack, form: Form, device: Any) -> Reach:
     layout = stack.layout
     if form == "auto":
         form = "rows" if device.platform != "tpu" else "lines"
-        if device.platform == "tpu" and device.device_kind in _WORD_KINDS:
+        if form == "lines" and device.device_kind in _WORD_KINDS and words_compile():
             form = "words"
     if form == "words" and (layout.pack == 1 or stack.dtype != "float32"):
         form = "lines"
