@@ -84,7 +84,8 @@ def test_missing_names_and_files_are_explained(prefix, tmp_path):
     [
         ({}, HEADER[:2] + b"\x10\x01", "big endian"),
         ({b"v": encode_entry(Entry(21, ()))}, HEADER, "DT_VARIANT"),
-        ({b"v": encode_entry(Entry(7, (1 << 60,), 0, 0, 8))}, HEADER, "cannot hold"),
+        ({b"v": encode_entry(Entry(7, (1 << 60,), 0, 0, 8))}, HEADER, "is too large"),
+        ({b"v": encode_entry(Entry(7, (1 << 30,), 0, 0, 8))}, HEADER, "cannot hold"),
         ({b"v": encode_entry(Entry(1, (1 << 40,), 0, 0, 1 << 42))}, HEADER, "file ends at"),
         ({b"v": encode_entry(Entry(1, (3,), 0, 0, 8))}, HEADER, "8 bytes are stored for 12"),
         ({b"v": encode_entry(Entry(1, (1,) * 70, 0, 0, 4))}, HEADER, "70 dimensions"),
