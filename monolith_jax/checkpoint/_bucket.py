@@ -10,6 +10,7 @@ cannot damage what the next run writes. A step is deleted marker first, so that 
 process leaves half deleted does not count.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -34,9 +35,10 @@ def staging_folder() -> Path:
     parent, me = Path(tempfile.gettempdir()), this_process()
     for left in parent.glob(f"{_PREFIX}{me.machine}-*-*-*"):
         pid, started = left.name.removeprefix(f"{_PREFIX}{me.machine}-").split("-")[:2]
-        gone = pid.isdigit() and is_gone(Process(me.machine, int(pid), started))
-        if gone and left.lstat().st_uid == os.getuid():
-            shutil.rmtree(left, ignore_errors=True)
+        if pid.isdigit() and is_gone(Process(me.machine, int(pid), started)):
+            with contextlib.suppress(FileNotFoundError):  # a process beside us was faster
+                if left.lstat().st_uid == os.getuid():
+                    shutil.rmtree(left, ignore_errors=True)
     name = f"{_PREFIX}{me.machine}-{me.pid}-{me.started}-"
     return Path(tempfile.mkdtemp(prefix=name, dir=parent))
 

@@ -15,7 +15,7 @@ StateT = TypeVar("StateT")
 Box = tuple[tuple[int, int], ...]
 Arrays = Mapping[str, tuple[tuple[int, ...], Any]]  # name -> shape, dtype
 
-FILE_BYTES = 256 << 20
+FILE_BYTES = 32 << 20
 """A process writes one data file for so many bytes, up to `MOST_FILES`: each is one upload."""
 
 MOST_FILES = 8

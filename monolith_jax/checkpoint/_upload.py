@@ -62,7 +62,8 @@ class Upload:
         self._steps = distributed.from_primary(found)
         self._bundle = f"state-{distributed.from_primary(os.urandom(4).hex())}"
         self._channel = f"upload-{next(_numbers)}"
-        self._staging = _bucket.staging_folder()
+        # A full disk of one host must not let the others wait.
+        self._staging = distributed.all_or_none(_bucket.staging_folder, self._channel)
         self._pool = ThreadPoolExecutor(1, "checkpoint-upload")
 
     def steps(self) -> list[int]:

@@ -172,6 +172,20 @@ def test_staging_of_the_dead_goes_and_that_of_others_stays(staging: Path) -> Non
     assert (own.exists(), dead.exists(), elsewhere.exists()) == (True, False, True)
 
 
+def test_two_processes_may_clear_up_at_once(staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = _bucket.staging_folder().name.split("-")[2]
+    dead = staging / f"monolith-jax-{machine}-1-1-abc"
+    dead.mkdir()
+
+    def gone(process: Any) -> bool:
+        if process.pid == 1:
+            dead.rmdir()  # the other one is faster
+        return process.pid == 1
+
+    monkeypatch.setattr(_bucket, "is_gone", gone)
+    assert _bucket.staging_folder().exists()
+
+
 def test_the_marker_is_written_after_everything_else(faults: Any) -> None:
     folder = faults.bucket / "run/checkpoints"
     save(folder, 1)

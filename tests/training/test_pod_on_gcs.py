@@ -132,11 +132,6 @@ def break_often(faults: Any) -> Callable[[], None]:
     return end
 
 
-# It found what is not mended yet: once in a while one process comes to the end and the other never
-# does, until jax's shutdown barrier gives up. Until then it is for those who look for that.
-@pytest.mark.skipif(
-    not os.environ.get("MONOLITH_JAX_POD_FAULTS"), reason="set MONOLITH_JAX_POD_FAULTS=1"
-)
 def test_two_processes_killed_among_200_faults_go_on_to_the_same_bits_as_without_tensorflow(
     task: TaskConfig,
     changed: Callable[..., TaskConfig],
