@@ -3,16 +3,17 @@
 Counted by rows and arrays, not taken from XLA's cost model, which charges a gather with its whole
 table. As if nothing stayed on the chip between two uses, per device:
 
-    rows      U (2 v + 2 s)          each touched row and its slots, once in and once out
+    rows      U (2 v + 2 s)          each row that is moved and its slots, once in and once out
     exchange  4 E r                  received and sent, forward and backward (D > 1)
     ids       3 b r                  each id's row read forward; its gradient read and added
     dense     P (4 + 2 k) 4 + 2 A    parameters, gradients, k slots; activations out and in
 
-U touched rows of a device, v and s the bytes of a row's value and slots as they are stored, D
-devices, E the rows that one receives of all others: D (C + 2 R) by buckets of C rows and a relay's
-two hops of R (`embedding._relay`), or what the ragged exchange has room for; r = 4 dim, b ids of a
-device's examples, P dense parameters, A the activations' bytes. TF's Adam moves every row: there U
-is all of them.
+U rows that a device moves: the touched ones and, where lines or words are moved, those beside them
+(`embedding._reach`); v and s the bytes of a row's value and slots as they are stored, D devices, E
+the rows that one receives of all others: D (C + 2 R) by buckets of C rows and a relay's two hops of
+R (`embedding._relay`), or what the ragged exchange has room for; r = 4 dim, b ids of a device's
+examples, P dense parameters, A the activations' bytes. TF's Adam moves every row: there U is all of
+them.
 """
 
 import math
@@ -75,7 +76,7 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
         arrays, asked = done.state.tables["stacks"][stack.name], done.batch["lookups"][stack.name]
         physical, row = stack.layout.physical_rows, 4 * stack.layout.dim
         stored = sum(_bytes(leaf) for leaf in (arrays["value"], *arrays["slots"].values()))
-        touched = physical if stack.rule.touches_all_rows else asked.rows.shape[0]
+        touched = physical if stack.rule.touches_all_rows else _moved(done, stack, asked)
         rows += 2 * touched / devices * stored / physical
         ids += 3 * math.prod(asked.index.shape) / devices * row
         if devices > 1:
@@ -88,6 +89,13 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
     # A sum over a ring: every part goes round once to be added up, once to be told.
     each = (rows, exchange, ids, dense, sent, 2 * 4 * parameters * others, done.flops)
     return Traffic(*(per_chip * value for value in each))
+
+
+def _moved(done: Compiled, stack: Any, asked: Any) -> int:
+    """Returns the rows that are moved, of all devices: all of a line, where lines are moved."""
+    if asked.lines is None:
+        return int(asked.rows.shape[0])
+    return int(asked.lines.shape[0] * done.program.engine.reach[stack.name].rows)
 
 
 def _received(asked: Any, devices: int) -> int:
