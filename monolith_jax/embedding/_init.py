@@ -1,6 +1,6 @@
 """The first values of a stack: made where they will live, the same on any number of devices."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -92,6 +92,21 @@ def stack_shapes(stack: Stack) -> Any:
             slot.name: shape(slot_shape(stack, slot), jnp.float32) for slot in stack.rule.slots
         },
         "scalars": {name: shape((), jnp.float32) for name in stack.rule.scalars},
+    }
+
+
+def state_shardings(stacks: Iterable[Stack], split: Any, everywhere: Any) -> Any:
+    """Returns the state's shardings: `split` for tables and slots, `everywhere` for numbers."""
+    return {
+        "step": everywhere,
+        "stacks": {
+            stack.name: {
+                "value": split,
+                "slots": {slot.name: split for slot in stack.rule.slots},
+                "scalars": dict.fromkeys(stack.rule.scalars, everywhere),
+            }
+            for stack in stacks
+        },
     }
 
 

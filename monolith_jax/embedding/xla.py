@@ -13,7 +13,13 @@ from jax.sharding import Mesh
 from monolith_jax.embedding import _export, _ragged
 from monolith_jax.embedding._access import read_rows
 from monolith_jax.embedding._combine import combine_features, receive
-from monolith_jax.embedding._init import as_float32, init_block, init_slots, stack_shapes
+from monolith_jax.embedding._init import (
+    as_float32,
+    init_block,
+    init_slots,
+    stack_shapes,
+    state_shardings,
+)
 from monolith_jax.embedding._lookups import Lookups
 from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._norms import table_squares
@@ -169,18 +175,7 @@ class XlaEngine:
 
     def state_sharding(self) -> Any:
         """Returns the state's shardings: tables and slots in blocks of rows, scalars everywhere."""
-        split, everywhere = self._placement.by_row, self._placement.everywhere
-        return {
-            "step": everywhere,
-            "stacks": {
-                stack.name: {
-                    "value": split,
-                    "slots": {slot.name: split for slot in stack.rule.slots},
-                    "scalars": dict.fromkeys(stack.rule.scalars, everywhere),
-                }
-                for stack in self.stacks
-            },
-        }
+        return state_shardings(self.stacks, self._placement.by_row, self._placement.everywhere)
 
     def abstract_saved(self) -> State:
         """Returns the shapes of what checkpoints have: the state as it is."""

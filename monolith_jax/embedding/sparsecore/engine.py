@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from monolith_jax.embedding._combine import _scale_gradient
-from monolith_jax.embedding._init import as_float32
+from monolith_jax.embedding._init import as_float32, state_shardings
 from monolith_jax.embedding._parts import assemble
 from monolith_jax.embedding._placement import BY_ROW, Placement
 from monolith_jax.embedding._stacks import Stack
@@ -125,18 +125,8 @@ class SparseCoreEngine:
 
     def state_sharding(self) -> Any:
         """Returns where the state lives, and how: tables and slots in SparseCores' own layout."""
-        split, everywhere = self._operations.table_format, self._placement.everywhere
-        return {
-            "step": everywhere,
-            "stacks": {
-                stack.name: {
-                    "value": split,
-                    "slots": {slot.name: split for slot in stack.rule.slots},
-                    "scalars": dict.fromkeys(stack.rule.scalars, everywhere),
-                }
-                for stack in self.stacks
-            },
-        }
+        split = self._operations.table_format
+        return state_shardings(self.stacks, split, self._placement.everywhere)
 
     def abstract_saved(self) -> State:
         """Returns the shapes of what a checkpoint has, which are `XlaEngine`'s."""
