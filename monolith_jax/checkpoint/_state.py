@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from monolith_jax.checkpoint.tf import BundleWriter, load, open_bundle
+from monolith_jax.checkpoint.tf._boxes import Box
+from monolith_jax.checkpoint.tf._leaves import named, own_parts
 from monolith_jax.errors import CheckpointError, did_you_mean
 
 StateT = TypeVar("StateT")
-Box = tuple[tuple[int, int], ...]
 Arrays = Mapping[str, tuple[tuple[int, ...], Any]]  # name -> shape, dtype
 
 FILE_BYTES = 32 << 20
@@ -37,25 +38,6 @@ class Piece(NamedTuple):
     data: np.ndarray
 
 
-def named(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of a tree by their paths, joined by "/", in the tree's order.
-
-    Raises:
-      CheckpointError: two have the same.
-
-    Example:
-      >>> named({"state": {"step": 3}, "rows": [1, 2]})
-      {'rows/0': 1, 'rows/1': 2, 'state/step': 3}
-    """
-    leaves: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if name in leaves:
-            raise CheckpointError(f"two arrays of the state have the name {name!r}")
-        leaves[name] = leaf
-    return leaves
-
-
 def check(where: str, abstract: Any, found: Arrays) -> None:
     """Compares what a checkpoint holds with what is wanted of it, before any of it is read.
 
@@ -67,7 +49,7 @@ def check(where: str, abstract: Any, found: Arrays) -> None:
     Raises:
       CheckpointError: an array is missing, left over, or of another shape or dtype; names it.
     """
-    wanted = named(abstract)
+    wanted = named(abstract, where)
     for name, leaf in wanted.items():
         if name not in found:
             raise CheckpointError(f"{where}: no {name!r} in it; {did_you_mean(name, found)}")
@@ -92,15 +74,17 @@ def snapshot(tree: Any) -> list[Piece]:
     Of each part of an array the process with its first replica writes it; of what is the same
     everywhere, process 0.
     """
-    leaves = named(tree)
-    own = [(name, leaf, box, part) for name, leaf in leaves.items() for box, part in _own(leaf)]
+    leaves = named(tree, "the state")
+    own = [(name, leaf, *part) for name, leaf in leaves.items() for part in own_parts(leaf)]
     for _, _, _, part in own:
         if isinstance(part, jax.Array):
             part.copy_to_host_async()  # all on their way before the first is waited for
     pieces: list[Piece] = []
     for name, leaf, box, part in own:
         # A view of a CPU's buffer would keep it from being donated.
-        whole = Piece(name, tuple(np.shape(leaf)), box, np.array(part))
+        shape = tuple(np.shape(leaf))
+        everything = tuple((0, size) for size in shape)
+        whole = Piece(name, shape, everything if box is None else box, np.array(part))
         pieces += _cut(whole, FILE_BYTES)
     return pieces
 
@@ -134,7 +118,7 @@ def read(prefix: str, abstract: StateT) -> StateT:
     Raises:
       CheckpointError: it is damaged, or its arrays are not those of `abstract`.
     """
-    wanted = named(abstract)
+    wanted = named(abstract, prefix)
     check(prefix, abstract, held(prefix))
     shardings = {name: leaf.sharding for name, leaf in wanted.items() if leaf.sharding is not None}
     arrays = load(prefix, shardings, names=wanted)
@@ -145,20 +129,6 @@ def held(prefix: str) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Returns shape and dtype of each array of a bundle, without reading one."""
     with open_bundle(prefix) as bundle:
         return {name: (info.shape, info.dtype) for name, info in bundle.entries.items()}
-
-
-def _own(leaf: Any) -> Iterator[tuple[Box, Any]]:
-    """Yields the parts of an array that this process writes, and where they lie."""
-    shape = tuple(np.shape(leaf))
-    if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated:
-        if jax.process_index() == 0:
-            whole = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-            yield tuple((0, size) for size in shape), whole
-        return
-    for shard in leaf.addressable_shards:
-        if shard.replica_id == 0:
-            spans = [part.indices(n)[:2] for part, n in zip(shard.index, shape, strict=True)]
-            yield tuple(spans), shard.data
 
 
 def _cut(piece: Piece, most: int) -> Iterator[Piece]:

@@ -25,6 +25,7 @@ from etils import epath
 from monolith_jax import storage
 from monolith_jax.checkpoint import _bucket, _state
 from monolith_jax.checkpoint._upload import Upload
+from monolith_jax.checkpoint.tf._leaves import named
 from monolith_jax.errors import CheckpointError, DivergedError
 
 StateT = TypeVar("StateT")
@@ -217,7 +218,8 @@ class Checkpoints:
         metadata = self._manager.item_metadata(step)["state"]
         if metadata is None:
             raise ValueError("it has no state")
-        return {name: (x.shape, x.dtype) for name, x in _state.named(metadata.tree).items()}
+        leaves = named(metadata.tree, f"step {step}")
+        return {name: (leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
 
     def _restore(self, step: int, abstract: StateT) -> tuple[StateT, dict[str, Any]]:
         arguments = ocp.checkpoint_utils.construct_restore_args(abstract)

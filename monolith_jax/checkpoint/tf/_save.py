@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from monolith_jax import storage
+from monolith_jax.checkpoint.tf._leaves import named, own_parts
 from monolith_jax.checkpoint.tf._merge import merge_bundle
 from monolith_jax.checkpoint.tf._writer import BundleWriter, write_bundle
-from monolith_jax.errors import CheckpointError
 
 
 def save(prefix: storage.Path, tree: Any) -> None:
@@ -36,43 +36,27 @@ def save(prefix: storage.Path, tree: Any) -> None:
       ['dense/kernel', 'global_step']
     """
     base = os.fspath(prefix)
-    named = _named(base, tree)
+    leaves = named(tree, base)
     if jax.process_count() == 1:
-        return write_bundle(base, named)
+        return write_bundle(base, leaves)
     from jax.experimental import multihost_utils
 
     shards = jax.process_count()
     with BundleWriter(base, shard=jax.process_index(), shards=shards) as writer:
-        for name in sorted(named, key=str.encode):
-            _add(writer, name, named[name])
+        for name in sorted(leaves, key=str.encode):
+            _add(writer, name, leaves[name])
     multihost_utils.sync_global_devices(f"monolith_jax: written {base}")
     if jax.process_index() == 0:
         merge_bundle(base, shards)
     multihost_utils.sync_global_devices(f"monolith_jax: merged {base}")
 
 
-def _named(prefix: str, tree: Any) -> dict[str, Any]:
-    named: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if name in named:
-            raise CheckpointError(f"{prefix}: two leaves have the name {name!r}")
-        named[name] = leaf
-    return named
-
-
 def _add(writer: BundleWriter, name: str, value: Any) -> None:
     """Adds what this process has to write of one leaf."""
-    if not isinstance(value, jax.Array) or value.is_fully_replicated:
-        if jax.process_index() == 0:
-            local = value.addressable_data(0) if isinstance(value, jax.Array) else value
-            writer.add(name, np.asarray(local))
-        return
-    for shard in value.addressable_shards:
-        if shard.replica_id == 0:
+    for box, part in own_parts(value):
+        if box is None:
+            writer.add(name, np.asarray(part))
+        else:
             # spelled out: a bare `:` would be stored otherwise than a Saver stores it
-            index = tuple(
-                slice(*part.indices(size))
-                for part, size in zip(shard.index, value.shape, strict=True)
-            )
-            writer.add_slice(name, value.shape, index, np.asarray(shard.data))
+            index = tuple(slice(start, stop, 1) for start, stop in box)
+            writer.add_slice(name, value.shape, index, np.asarray(part))
