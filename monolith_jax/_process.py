@@ -6,9 +6,12 @@ which the process started.
 """
 
 import hashlib
+import logging
 import os
 import platform
 from typing import NamedTuple
+
+_log = logging.getLogger(__name__)
 
 
 class Process(NamedTuple):
@@ -50,8 +53,8 @@ def is_gone(process: Process) -> bool:
         os.kill(process.pid, 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except PermissionError:
-        pass  # it is there, and another user's
+    except PermissionError:  # another user's: it is there, but need not be this one
+        _log.debug("process %d is another user's", process.pid)
     started = _started(process.pid)
     return bool(process.started and started) and started != process.started
 
