@@ -7,6 +7,7 @@ through the proxy. Nothing here needs the network or Google's libraries.
 import hashlib
 import http.client
 import json
+import random
 import socket
 import socketserver
 import subprocess
@@ -15,7 +16,7 @@ import time
 import urllib.request
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -72,6 +73,30 @@ class Faults:
     def add(self, kind: str, value: float = 0, method: str = "", where: str = "") -> None:
         """Lets the next request that fits meet a fault; see `Fault`."""
         self.queue.append(Fault(kind, value, method, where))
+
+    def break_often(self) -> Callable[[], None]:
+        """Lets every fourth request meet a fault of any kind; returns what ends that."""
+        draw, take, asked = random.Random(0), self.take, 0
+        kinds: list[tuple[str, float]] = [("status", c) for c in (408, 429, 500, 502, 503, 504)]
+        kinds += [("refuse", 0), ("lost", 0), ("cut", 5), ("cut", 0)]
+
+        def now_and_then(method: str, path: str) -> Fault | None:
+            nonlocal asked
+            asked += 1
+            if asked % 40 == 0 and "alt=media" in path:
+                self.add("short", 2)
+            elif draw.random() < 0.25:
+                self.add("stall", 0.9) if asked % 97 == 0 else self.add(*draw.choice(kinds))
+            return take(method, path)
+
+        def end() -> None:
+            self.take = take  # type: ignore[method-assign]
+
+        self.take = now_and_then  # type: ignore[method-assign]
+        storage.set_retry_policy(
+            storage.RetryPolicy(tries=12, first_s=0.002, longest_s=0.01, stall_s=0.7)
+        )
+        return end
 
     def take(self, method: str, path: str) -> Fault | None:
         for fault in self.queue:

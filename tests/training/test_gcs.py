@@ -1,7 +1,6 @@
 """Model dirs in a bucket: faults, kills and signals end with the bits of an uninterrupted run."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -88,30 +87,13 @@ def test_200_faults_lose_nothing(
     often: TaskConfig, changed: Callable[..., TaskConfig], faults: Any, tmp_path: Path
 ) -> None:
     there = upload_data(often, changed, faults.bucket / "data")
-    draw = random.Random(0)
-    kinds = [("status", c) for c in (408, 429, 500, 502, 503, 504)]
-    kinds += [("refuse", 0), ("lost", 0), ("cut", 5), ("cut", 0)]
-    take, asked = faults.take, 0
-
-    def now_and_then(method: str, path: str) -> Any:
-        nonlocal asked
-        asked += 1
-        if asked % 40 == 0 and "alt=media" in path:
-            faults.add("short", 2)
-        elif draw.random() < 0.25:
-            faults.add("stall", 0.9) if asked % 97 == 0 else faults.add(*draw.choice(kinds))
-        return take(method, path)
-
-    faults.take = now_and_then
-    storage.set_retry_policy(
-        storage.RetryPolicy(tries=12, first_s=0.002, longest_s=0.01, stall_s=0.7)
-    )
+    end = faults.break_often()
     folder = faults.bucket / "run"
     for until in (1, 2, 3):  # each goes on where the one before ended
         run(changed(there, train={"epochs": until}), folder)
     while len(faults.done) < 200:
         evaluate_checkpoint(there, folder, "gcs_model.Small")
-    faults.take = take
+    end()
     for until in (1, 2, 3):
         run(changed(often, train={"epochs": until}), str(tmp_path))
     assert len(faults.done) >= 200

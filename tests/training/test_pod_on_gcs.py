@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -30,8 +29,6 @@ import sys
 sys.modules["tensorflow"] = None
 """
 TRAIN = {"devices": 0, "epochs": 2, "checkpoint_every": 2, "log_every": 1}
-KINDS = [("status", code) for code in (408, 429, 500, 502, 503, 504)]
-KINDS += [("refuse", 0), ("lost", 0), ("cut", 5), ("cut", 0)]
 
 
 class Pod:
@@ -110,28 +107,6 @@ def in_bucket(emulator: str, path: str) -> list[str]:
         return [item["name"] for item in json.load(answer).get("items", [])]
 
 
-def break_often(faults: Any) -> Callable[[], None]:
-    """Lets every fourth request meet a fault; returns what ends that."""
-    draw, take, asked = random.Random(0), faults.take, 0
-
-    def now_and_then(method: str, path: str) -> Any:
-        nonlocal asked
-        asked += 1
-        if asked % 40 == 0 and "alt=media" in path:
-            faults.add("short", 2)
-        elif draw.random() < 0.25:
-            faults.add("stall", 0.9) if asked % 97 == 0 else faults.add(*draw.choice(KINDS))
-        return take(method, path)
-
-    faults.take = now_and_then
-    storage.set_retry_policy(storage.RetryPolicy(12, first_s=0.002, longest_s=0.01, stall_s=0.7))
-
-    def end() -> None:
-        faults.take = take
-
-    return end
-
-
 # Once in a while one process came to the end and the other did not, until jax's shutdown barrier
 # gave up. One cause is mended; until it is known to be the only one, this is for those who look.
 @pytest.mark.skipif(
@@ -153,7 +128,7 @@ def test_two_processes_killed_among_200_faults_go_on_to_the_same_bits_as_without
         *(folder, task.input.root, quiet), PYTHONPATH=without, STORAGE_EMULATOR_HOST=gcs_emulator
     ).end()
 
-    end = break_often(faults)
+    end = faults.break_often()
     for step, first in ((4, 1), (8, 0)):
         pod = Pod(folder, root, model_dir)
         pod.wait_until(lambda s=step: in_bucket(gcs_emulator, f"{model_dir}/checkpoints/{s}"))
