@@ -83,6 +83,7 @@ def test_a_dropped_iterator_stops_its_threads() -> None:
     del steps
     gc.collect()
     wait_for(lambda: not any(thread.is_alive() for thread in threads))
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_close_wakes_a_consumer_that_waits() -> None:

@@ -140,13 +140,11 @@ class TestSettings:
         def no_gradient(x):
             return jax.pure_callback(lambda x: x, x, x, vmap_method="sequential")
 
-        layer_test(
-            Identity,
-            kwargs={"function": no_gradient},
-            input_shape=(2,),
-            validate_training=False,
-            skip=["sharded"],
-        )
+        arguments = {"kwargs": {"function": no_gradient}, "input_shape": (2,)}
+        out = layer_test(Identity, **arguments, validate_training=False, skip=["sharded"])
+        assert out.shape == (2,)
+        with pytest.raises(LayerTestError, match="failed for layer Identity"):
+            layer_test(Identity, **arguments, skip=["sharded"])
 
     def test_random_streams_have_names(self):
         class Noise(nn.Module):

@@ -103,12 +103,13 @@ def test_embedding_of_integers():
 
 
 def test_batch_norm_in_inference_and_in_training():
-    layer_test(
+    out = layer_test(
         nn.BatchNorm,
         input_shape=(4, 3),
         call_kwargs={"use_running_average": True},
         train_kwargs={"use_running_average": False},
     )
+    assert out.shape == (4, 3)
 
 
 def test_mlp_with_dropout_in_training():
@@ -138,7 +139,8 @@ def test_dropout_at_work_draws_the_same_numbers_in_every_call():
     ],
 )
 def test_layers_of_flax(layer, kwargs, shape):
-    layer_test(layer, kwargs=kwargs, input_shape=shape)
+    out = layer_test(layer, kwargs=kwargs, input_shape=shape)
+    assert out.shape[:-1] == shape[:-1]
 
 
 def test_adapt_learns_before_the_first_call():
@@ -163,7 +165,7 @@ def test_integer_output_passes_by_the_gradients():
 
 
 def test_weights_go_into_the_constructor_that_takes_them():
-    layer_test(Scaled, input_shape=(2, 2))
+    assert layer_test(Scaled, input_shape=(2, 2)).shape == (2, 2)
 
 
 @pytest.mark.parametrize(("layer", "shape"), [(NnxBlock, (4, 3)), (nnx.LayerNorm, (4, 5))])
@@ -173,23 +175,26 @@ def test_nnx_comes_in_through_the_bridge(layer, shape):
 
 
 def test_a_bridged_module_can_be_given_itself():
-    layer_test(
+    out = layer_test(
         nnx.bridge.ToLinen,
         kwargs={"nnx_class": nnx.Linear, "args": (3, 4)},
         input_shape=(2, 3),
         skip=["orbax", "sharded"],
     )
+    assert out.shape == (2, 4)
 
 
 def test_low_precision_and_boolean_inputs():
-    layer_test(
+    out = layer_test(
         nn.Dense,
         kwargs={"features": 2, "param_dtype": jnp.bfloat16},
         input_shape=(2, 3),
         input_dtype="bfloat16",
         skip=["orbax", "sharded"],
     )
-    layer_test(lambda: nn.Sequential([jnp.logical_not]), input_shape=(2, 3), input_dtype="bool")
+    assert out.dtype == jnp.bfloat16
+    negated = lambda: nn.Sequential([jnp.logical_not])  # noqa: E731
+    assert layer_test(negated, input_shape=(2, 3), input_dtype="bool").dtype == bool
 
 
 def test_a_single_device_passes_by_the_sharded_check(monkeypatch, caplog):

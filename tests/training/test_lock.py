@@ -144,7 +144,7 @@ def test_one_that_went_away_or_left_nonsense_is_no_obstacle(
     for nonsense in (b"", b"[1]", b'{"process": "x"}'):
         storage.write_bytes(path, nonsense)
         with held(gcs / "run"):
-            pass
+            assert json.loads(storage.read_bytes(path))["process"][1] == os.getpid()
 
 
 def test_whose_place_was_taken_learns_it_and_leaves_the_lock_alone(gcs: Any) -> None:
