@@ -19,7 +19,8 @@ import jax
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-pytest_plugins = ["gcs_emulator"]  # the fixtures gcs, faults and quick_retries
+# the fixtures gcs, faults and quick_retries; process_pair
+pytest_plugins = ["gcs_emulator", "process_pair"]
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -39,7 +39,7 @@ def run(program: Program) -> list[np.ndarray]:
     return [np.asarray(part.data) for leaf in leaves for part in leaf.addressable_shards]
 
 
-def main(port: str, number: str, folder: str) -> None:
+def main(number: str, port: str, folder: str) -> None:
     """Prints what the saved step says, and whether the two runs agree to the last bit."""
     distributed.start(distributed.cluster_from(f"127.0.0.1:{port}", 2, int(number), 120.0))
     done = compile_step(SMALL, jax.devices())

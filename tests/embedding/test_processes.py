@@ -9,10 +9,7 @@ two: always to the last bit.
 """
 
 import importlib.util
-import os
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,32 +47,18 @@ def script() -> Any:
 
 
 @pytest.fixture(scope="module")
-def ended(script: Any, mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+def ended(
+    script: Any,
+    mesh: Mesh,
+    tmp_path_factory: pytest.TempPathFactory,
+    process_pair: Callable[..., Any],
+) -> dict[str, Ended]:
     """All tables and slots after training on one device, on eight, and in two processes."""
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    flags = "--xla_force_host_platform_device_count=4"
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(me), str(port), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        )
-        for me in range(2)
-    ]
-    try:
+    with process_pair(SCRIPT, folder, devices=4) as pair:
         found = {"one": script.train(None), "eight": script.train(mesh)}
-        logs = [process.communicate(timeout=240)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    for me, process in enumerate(running):
-        assert process.returncode == 0, f"process {me}:\n{logs[me][-4000:]}"
+        pair.end(timeout=240)
+    for me in range(2):
         with np.load(folder / f"ended{me}.npz") as arrays:
             found[f"process {me}"] = dict(arrays)
     return found

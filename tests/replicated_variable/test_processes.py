@@ -1,10 +1,6 @@
 """Two real processes on loopback, four devices each: one value, the same bits everywhere."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,37 +10,12 @@ SCRIPT = Path(__file__).with_name("_two_processes.py")
 VALUE = np.arange(8, dtype=np.float32)
 
 
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+def seen(tmp_path_factory, process_pair):
     """What each of the two processes saw."""
     folder = tmp_path_factory.mktemp("processes")
-    port = free_port()
-    flags = "--xla_force_host_platform_device_count=4"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(me), str(port), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        for me in range(2)
-    ]
-    try:
-        logs = [process.communicate(timeout=120)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    for me, process in enumerate(running):
-        assert process.returncode == 0, f"process {me}:\n{logs[me][-4000:]}"
+    with process_pair(SCRIPT, folder, devices=4) as pair:
+        pair.end(timeout=120)
     return [json.loads((folder / f"seen{me}.json").read_text()) for me in range(2)]
 
 
