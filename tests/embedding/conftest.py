@@ -1,6 +1,11 @@
 """Tables, features and batches that the tests of this room share."""
 
-from collections.abc import Callable, Mapping
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -148,3 +153,32 @@ def step() -> Callable[..., Callable[..., Any]]:
         return jax.jit(one, donate_argnums=0)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def compiled_for_tpus() -> Callable[..., dict[str, Any]]:
+    """Runs a script that compiles for TPUs: (script, programs, seconds) -> its JSON by name.
+
+    In a process of its own, with the environment that the compiler wants before jax is imported.
+    """
+
+    def run(script: Path, programs: Sequence[str], timeout: float) -> dict[str, Any]:
+        switches = {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "JAX_PLATFORMS": "cpu",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+            "XLA_FLAGS": "",
+        }
+        done = subprocess.run(
+            [sys.executable, str(script), *programs],
+            env={**os.environ, **switches},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        return {one["name"]: one for one in found}
+
+    return run

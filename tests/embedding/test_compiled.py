@@ -1,11 +1,8 @@
 """What the compiled step holds: no copy of a table, nothing table-sized, the state donated."""
 
 import importlib.util
-import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +60,10 @@ TOPOLOGIES = (
 
 
 @pytest.fixture(scope="module")
-def programs() -> dict[str, Any]:
+def programs(compiled_for_tpus: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """The train step of movielens.DeepFM for each topology and dim, as tpu_program.py reads it."""
-    switches = {
-        "TPU_SKIP_MDS_QUERY": "1",
-        "JAX_PLATFORMS": "cpu",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    }
     script = Path(__file__).with_name("tpu_program.py")
-    done = subprocess.run(
-        [sys.executable, str(script), *TOPOLOGIES],
-        env={**os.environ, **switches, "XLA_FLAGS": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {one["name"]: one for one in found}
+    return compiled_for_tpus(script, TOPOLOGIES, timeout=300)
 
 
 WORDS = ("v5p", "v6e", "tpu7x") if words_compile() else ()

@@ -1,10 +1,7 @@
 """Whole train steps on SparseCores, compiled: their operations, the state donated, no copy."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +18,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def programs() -> dict[str, Any]:
+def programs(compiled_for_tpus: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """Each program as core_program.py reads it."""
-    switches = {
-        "TPU_SKIP_MDS_QUERY": "1",
-        "JAX_PLATFORMS": "cpu",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    }
     script = Path(__file__).with_name("core_program.py")
-    done = subprocess.run(
-        [sys.executable, str(script), *PROGRAMS],
-        env={**os.environ, **switches, "XLA_FLAGS": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {one["name"]: one for one in found}
+    return compiled_for_tpus(script, PROGRAMS, timeout=600)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
