@@ -171,16 +171,19 @@ def place(value: Any, sharding: Sharding, dtype: np.dtype) -> jax.Array:
     `jax.device_put` alone hands back the same object for an equal sharding, and reuses the buffer
     of a device that already has the value for most other ones, as well as numpy's memory on a CPU:
     donating the result later would delete the caller's array. So the last step is a copy made by
-    a compiled program, whose outputs never share memory with what it was given.
+    a compiled program, whose outputs never share memory with what it was given. It runs behind the
+    caller's back, so what is numpy's, which the caller may change next, is waited for.
     """
-    if not isinstance(value, jax.Array):
+    on_host = not isinstance(value, jax.Array)
+    if on_host:
         value = np.asarray(value, dtype=dtype)
     if sharding.is_fully_addressable or not getattr(value, "is_fully_addressable", True):
         placed = jax.device_put(value, sharding)
     else:
         host = np.asarray(value)
         placed = jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-    return _copier(sharding, dtype)(placed)
+    copied = _copier(sharding, dtype)(placed)
+    return jax.block_until_ready(copied) if on_host else copied
 
 
 @functools.lru_cache(maxsize=256)

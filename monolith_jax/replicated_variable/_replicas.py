@@ -75,7 +75,9 @@ def reduce_replicas(name: str, values: Any, reduce: str) -> Any:
             f"variable {name!r}: the mean of {dtype} replicas is no {dtype}; "
             "use reduce='first' or 'sum', or cast the replicas to a float dtype"
         )
-    return _reducer(stacked, reduce)(stacked)
+    reduced = _reducer(stacked, reduce)(stacked)
+    # What is numpy's may change as soon as the caller goes on.
+    return jax.block_until_ready(reduced) if isinstance(stacked, np.ndarray) else reduced
 
 
 def _reducer(stacked: Any, reduce: str) -> Any:

@@ -63,6 +63,17 @@ def pointers(array):
     return {shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards}
 
 
+@pytest.mark.parametrize("write", WRITES)
+def test_numpy_memory_may_change_as_soon_as_it_was_given(write, monkeypatch):
+    """Large: a copy that is still under way when the caller goes on would see the change."""
+    large = np.arange(1 << 22, dtype=np.float32)
+    monkeypatch.setitem(globals(), "VALUE", large)
+    given = aligned(large)
+    variable = WRITES[write](given)
+    given[:] = -1
+    np.testing.assert_array_equal(variable, large)
+
+
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("write", WRITES)
 def test_donating_the_variable_spares_what_it_was_given(source, write):
