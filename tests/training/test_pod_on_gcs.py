@@ -107,11 +107,6 @@ def in_bucket(emulator: str, path: str) -> list[str]:
         return [item["name"] for item in json.load(answer).get("items", [])]
 
 
-# Once in a while one process came to the end and the other did not, until jax's shutdown barrier
-# gave up. One cause is mended; until it is known to be the only one, this is for those who look.
-@pytest.mark.skipif(
-    not os.environ.get("MONOLITH_JAX_POD_FAULTS"), reason="set MONOLITH_JAX_POD_FAULTS=1"
-)
 def test_two_processes_killed_among_200_faults_go_on_to_the_same_bits_as_without_tensorflow(
     task: TaskConfig,
     changed: Callable[..., TaskConfig],
