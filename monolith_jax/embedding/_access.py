@@ -16,6 +16,7 @@ from monolith_jax.embedding._layout import Layout
 from monolith_jax.embedding._lookups import StackLookups
 from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._reach import Reach
+from monolith_jax.optimizers import fuses_outputs
 
 
 def read_rows(
@@ -79,9 +80,8 @@ def add_rows(
         return new
     # Windows of lines instead of a reshape: an elementwise pass before or after, as Adam has, then
     # keeps the array's own shape, without which XLA:CPU (0.10) does not update it in place.
-    start = jnp.stack(
-        [lookups.rows // layout.pack, lookups.rows % layout.pack * layout.width], axis=1
-    )
+    own, more = _own(lookups.rows, more)
+    start = jnp.stack([own // layout.pack, own % layout.pack * layout.width], axis=1)
     return jax.lax.scatter_add(
         table,
         start,
@@ -172,6 +172,7 @@ def _take(rows: jax.Array, index: jax.Array, fill: float) -> jax.Array:
 
 
 def _put(rows: jax.Array, index: jax.Array, new: jax.Array) -> jax.Array:
+    index, new = _own(index, new)
     return rows.at[index].set(
         new,
         mode="drop",
@@ -179,3 +180,15 @@ def _put(rows: jax.Array, index: jax.Array, new: jax.Array) -> jax.Array:
         indices_are_sorted=True,
         wrap_negative_indices=False,
     )
+
+
+def _own(index: jax.Array, new: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns both as they are; to XLA the indices are others than those of other scatters.
+
+    Where XLA:CPU fuses outputs it would merge two scatters of the same indices, and cannot compile
+    what comes of it.
+    """
+    if not fuses_outputs():
+        return index, new
+    index, new = jax.lax.optimization_barrier((index, new))
+    return index, new

@@ -18,6 +18,7 @@ Example:
 from monolith_jax.optimizers._adagrad import Adagrad
 from monolith_jax.optimizers._adam import Adam, LazyAdam
 from monolith_jax.optimizers._ftrl import Ftrl
+from monolith_jax.optimizers._fusion import MULTI_OUTPUT_FUSION, fuses_outputs
 from monolith_jax.optimizers._momentum import Momentum
 from monolith_jax.optimizers._optax import RuleState, as_optax
 from monolith_jax.optimizers._rmsprop import RMSProp
@@ -37,6 +38,7 @@ from monolith_jax.optimizers._tf1 import UnknownOptimizerError, optimizers
 from monolith_jax.optimizers._tf_names import TFVariable, tf_scalar_names, tf_slot_names
 
 __all__ = [
+    "MULTI_OUTPUT_FUSION",
     "Adagrad",
     "Adam",
     "CosineDecay",
@@ -58,6 +60,7 @@ __all__ = [
     "UpdateRule",
     "Warmup",
     "as_optax",
+    "fuses_outputs",
     "optimizers",
     "tf_scalar_names",
     "tf_slot_names",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from monolith_jax.optimizers._fusion import fuses_outputs
 from monolith_jax.optimizers._schedules import LearningRate
 
 
@@ -74,8 +75,11 @@ class Arithmetic:
 
         For an array that is written in place after all the reads of its old self, where XLA
         would keep a copy of the old one. It is a division by one: XLA:CPU repeats cheap
-        operations in every loop that needs them, but divides once and reads the quotient.
+        operations in every loop that needs them, but divides once and reads the quotient. Where
+        all outputs are written by one loop there is nothing to order.
         """
+        if fuses_outputs():
+            return x
         zero = lax.bitcast_convert_type(first, self._integer()) & self._zero()
         return x / _opaque(jnp.ones_like(x), zero)
 

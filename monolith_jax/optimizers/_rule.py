@@ -11,6 +11,7 @@ import numpy as np
 from monolith_jax.config import Config, field
 from monolith_jax.errors import ConfigError
 from monolith_jax.optimizers._arithmetic import Arithmetic, wide_enough
+from monolith_jax.optimizers._fusion import apart, fuses_outputs
 from monolith_jax.optimizers._schedules import LearningRate
 
 Arrays = dict[str, jax.Array]
@@ -161,14 +162,14 @@ class UpdateRule(Config):
         """
         self._check(gradient, value, slots)
         at = self._arithmetic(step, value.dtype, *(slot.dtype for slot in slots.values()))
-        movement, new = self._formula(
-            at,
-            gradient.astype(at.dtype),
-            value.astype(at.dtype),
-            {name: slot.astype(at.dtype) for name, slot in slots.items()},
-            {name: at.number(scalar) for name, scalar in scalars.items()},
-            rows,
-        )
+        g, w = gradient.astype(at.dtype), value.astype(at.dtype)
+        old = {name: slot.astype(at.dtype) for name, slot in slots.items()}
+        numbers = {name: at.number(scalar) for name, scalar in scalars.items()}
+        movement, new = self._formula(at, g, w, old, numbers, rows)
+        if not rows and fuses_outputs():
+            for i, name in enumerate(new):
+                again = apart((g, w, old), at.step, i)
+                new[name] = self._formula(at, *again, numbers, rows)[1][name]
         return (-movement).astype(value.dtype), {n: new[n].astype(slots[n].dtype) for n in slots}
 
     def _formula(
