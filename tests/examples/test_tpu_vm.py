@@ -12,6 +12,7 @@ import pytest
 
 from monolith_jax import distributed, storage
 from monolith_jax.checkpoint.native import Checkpoints
+from monolith_jax.distributed import _shared
 from monolith_jax.errors import UserError
 from monolith_jax.preemption import Preemption
 from monolith_jax.task import TaskConfig
@@ -161,9 +162,9 @@ def test_a_model_dir_that_is_local_on_a_pod(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(distributed, "from_primary", lambda value: value)
+    monkeypatch.setattr(_shared, "from_primary", lambda value: value)
     seen = [["host-a", True], ["host-b", False]]
-    monkeypatch.setattr(distributed, "from_all", lambda value: seen)
+    monkeypatch.setattr(_shared, "from_all", lambda value: seen)
     with pytest.raises(UserError, match=r"is local: process 1 \(host-b\) cannot see what process"):
         distributed.check_shared(str(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ import socket
 import time
 from typing import Any
 
+from monolith_jax.distributed._messages import numbers
 from monolith_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -174,8 +175,8 @@ def _missing(missing: set[int], count: int, port: int, timeout: float) -> str:
     who = ", ".join(map(str, sorted(missing)[:16])) + (", ..." if len(missing) > 16 else "")
     return (
         f"waited {timeout:g} s for {count} processes; missing: process {who}. Start the command on "
-        f"every host (with --process-id 1 to {count - 1}), and let TCP port {port} of process 0's "
-        "host be open to them"
+        f"every host (with --process-id {numbers(1, count - 1)}), and let TCP port {port} of "
+        "process 0's host be open to them"
     )
 
 
