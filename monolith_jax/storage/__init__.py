@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from monolith_jax.storage._errors import NotFoundError, StorageError
 from monolith_jax.storage._glob import has_magic
 from monolith_jax.storage._info import FileInfo
-from monolith_jax.storage._local import Local, atomic_writer
+from monolith_jax.storage._local import Local, atomic_writer, sync_folder
 from monolith_jax.storage._paths import Path, bucket_of, in_bucket, is_gs, join, split_gs
 from monolith_jax.storage._retry import RetryPolicy, retry_policy, set_retry_policy
 
@@ -55,6 +55,7 @@ __all__ = [
     "set_retry_policy",
     "size",
     "split_gs",
+    "sync_folder",
     "upload",
     "write_bytes",
 ]

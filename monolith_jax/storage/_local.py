@@ -137,7 +137,7 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(folder or ".")
+        sync_folder(folder or ".")
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
@@ -146,8 +146,8 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
         raise
 
 
-def _sync_folder(folder: str) -> None:
-    """Puts a rename on the disk: without it a power cut may undo it."""
+def sync_folder(folder: str) -> None:
+    """Puts renames in a local folder on the disk: without it a power cut may undo them."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -73,7 +73,7 @@ class Output:
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._temporary, self.path)
-        sync_folder(self._folder)
+        storage.sync_folder(self._folder)
 
     def discard(self) -> None:
         """Deletes what was written and not published."""
@@ -83,15 +83,6 @@ class Output:
             os.remove(self._temporary)
         if self._remote:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def sync_folder(folder: str) -> None:
-    """Puts renames in a folder on the disk: without it a power cut may undo them."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove(path: str) -> None:
@@ -106,4 +97,4 @@ def remove(path: str) -> None:
     local = os.path.expanduser(path)
     with contextlib.suppress(FileNotFoundError):
         os.remove(local)
-        sync_folder(os.path.dirname(local) or ".")
+        storage.sync_folder(os.path.dirname(local) or ".")
