@@ -18,28 +18,36 @@ def pickled(key, value, protocol):
     return pickle.dumps(m, protocol)
 
 
-def set_item(key, value):
-    NestedMap()[key] = value
+def into(change):
+    """A way in that changes an empty map, and gives it back."""
+
+    def way(key, value):
+        m = NestedMap()
+        change(m, key, value)
+        return m
+
+    return way
 
 
 def in_place_or(key, value):
     m = NestedMap()
     m |= {key: value}
+    return m
 
 
 WAYS_IN = {
     "constructor, mapping": lambda k, v: NestedMap({k: v}),
     "constructor, pairs": lambda k, v: NestedMap([(k, v)]),
-    "item": set_item,
-    "update, mapping": lambda k, v: NestedMap().update({k: v}),
-    "update, pairs": lambda k, v: NestedMap().update([(k, v)]),
-    "setdefault": lambda k, v: NestedMap().setdefault(k, v),
+    "item": into(lambda m, k, v: m.__setitem__(k, v)),
+    "update, mapping": into(lambda m, k, v: m.update({k: v})),
+    "update, pairs": into(lambda m, k, v: m.update([(k, v)])),
+    "setdefault": into(lambda m, k, v: m.setdefault(k, v)),
     "|": lambda k, v: NestedMap() | {k: v},
     "| from the left": lambda k, v: {k: v} | NestedMap(),
     "|=": in_place_or,
     "fromkeys": lambda k, v: NestedMap.fromkeys([k], v),
     "FromNestedDict": lambda k, v: NestedMap.FromNestedDict({k: v}),
-    "FromNestedDict, inner": lambda k, v: NestedMap.FromNestedDict({"a": [{k: v}]}),
+    "FromNestedDict, inner": lambda k, v: NestedMap.FromNestedDict({"a": [{k: v}]}).a[0],
     **{
         f"unpickling, protocol {p}": lambda k, v, p=p: pickle.loads(pickled(k, v, p))  # noqa: S301
         for p in range(pickle.HIGHEST_PROTOCOL + 1)
@@ -48,9 +56,9 @@ WAYS_IN = {
 STRING_WAYS_IN = {
     **WAYS_IN,
     "constructor, keyword": lambda k, v: NestedMap(**{k: v}),
-    "update, keyword": lambda k, v: NestedMap().update(**{k: v}),
-    "attribute": lambda k, v: setattr(NestedMap(), k, v),
-    "CheckKey": lambda k, v: NestedMap.CheckKey(k),
+    "update, keyword": into(lambda m, k, v: m.update(**{k: v})),
+    "attribute": into(setattr),
+    "CheckKey": lambda k, v: NestedMap.CheckKey(k) or NestedMap({k: v}),
 }
 BAD = [
     "",
@@ -98,7 +106,9 @@ def test_set_refuses_a_bad_part_and_changes_nothing(form, key):
 @pytest.mark.parametrize("key", GOOD)
 @pytest.mark.parametrize("way", STRING_WAYS_IN)
 def test_a_good_key_is_taken(way, key):
-    STRING_WAYS_IN[way](key, 1)
+    m = STRING_WAYS_IN[way](key, 1)
+    assert type(m) is NestedMap
+    assert list(m.items()) == [(key, 1)]
 
 
 @settings(deadline=None)
