@@ -61,11 +61,25 @@ class InputConfig(Config):
     skip_damaged: bool = field(
         False, doc="Count damaged records and go on, instead of stopping at the first."
     )
-    buffer: int = field(2, doc="Batches prepared ahead of the step.", restart="free")
+    buffer: int = field(
+        2,
+        doc="Batches prepared ahead of the step, at least one for each worker; memory is that of "
+        "so many batches.",
+        restart="free",
+    )
     threads: int = field(2, doc="Threads that decode files ahead of the batches.", restart="free")
+    workers: int = field(
+        0,
+        doc="Threads that prepare batches, each one of its own: its examples out of the decoded "
+        "files, its ids deduplicated. The numbers are the same whatever the workers. 0: one for "
+        "every four cores that the process may use, 1 to 16.",
+        restart="free",
+    )
 
     def __post_init__(self) -> None:
         _positive(self, "batch_size", "buffer", "threads")
+        if self.workers < 0:
+            raise ConfigError(f"workers must not be negative, got {self.workers}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,12 @@ def test_counts_below_one_are_errors(group: Any, field: str) -> None:
         dataclasses.replace(group, **{field: 0})
 
 
+def test_workers_are_none_or_some() -> None:
+    assert InputConfig(workers=0).workers == 0
+    with pytest.raises(ConfigError, match="workers must not be negative, got -1"):
+        InputConfig(workers=-1)
+
+
 def test_a_model_without_instantiate_is_itself_the_module() -> None:
     module = object()
     assert dataclasses.replace(task(feature("a")), model=module).instantiate() is module

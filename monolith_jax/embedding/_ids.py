@@ -1,7 +1,7 @@
 """From columns of ids and weights to physical rows and weights, with every one checked."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,18 +16,21 @@ _ERROR, _MODULO, _ZERO = 0, 1, 2
 _POLICIES = {"error": _ERROR, "modulo": _MODULO, "zero": _ZERO}
 
 
-def physical_rows(stack: Stack, columns: Mapping[str, Any], batch_size: int) -> np.ndarray:
+def physical_rows(
+    stack: Stack, columns: Mapping[str, Any], batch_size: int, order: Literal["C", "F"] = "C"
+) -> np.ndarray:
     """Returns the physical row of every id of a batch, int64 [batch, ids per example]; -1: no id.
 
     Args:
       stack: the tables and the lookups into them; the ids of one lie side by side, in order.
       columns: by name, integers [batch] or [batch, k], or a ragged column (`values`, `offsets`).
       batch_size: rows that every column must have.
+      order: what lies side by side in memory: an example's ids, "C", or a feature's, "F".
 
     Raises:
       DataError: names the feature, the column, the example and the id at fault.
     """
-    rows = np.full((batch_size, stack.ids_per_example), -1, np.int64)
+    rows = np.empty((batch_size, stack.ids_per_example), np.int64, order=order)
     start = 0
     for part in stack.features:
         feature = part.feature
@@ -263,8 +266,9 @@ def _place(  # type: ignore[no-untyped-def]
                     id_ = np.int64(-1)
                 else:
                     return _OUT_OF_RANGE, example, id_
-            if id_ >= 0:
-                rows[example, k] = _physical(offset + id_, shape)
+            rows[example, k] = _physical(offset + id_, shape) if id_ >= 0 else np.int64(-1)
+        for k in range(count, most):
+            rows[example, k] = -1
     return _OK, 0, np.int64(0)
 
 

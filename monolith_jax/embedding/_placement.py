@@ -51,6 +51,19 @@ class Placement:
         return str(device.platform)
 
     @property
+    def mine(self) -> np.ndarray:
+        """Which devices along the axis are this process's, bool [devices].
+
+        All of them in a run of one process: those that are only compiled for belong to it too.
+        """
+        if self._mesh is None or jax.process_count() == 1:
+            return np.ones(self.devices, bool)
+        along = np.moveaxis(self._mesh.devices, self._mesh.axis_names.index(self.axis), 0)
+        of = np.array([device.process_index for device in along.flat]).reshape(self.devices, -1)
+        found: np.ndarray = (of == jax.process_index()).any(axis=1)
+        return found
+
+    @property
     def by_row(self) -> Any:
         """The sharding of arrays whose leading axis is split."""
         return self._sharding(P(self.axis))

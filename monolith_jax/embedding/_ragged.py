@@ -20,7 +20,6 @@ import numpy as np
 
 from monolith_jax.embedding._access import pick
 from monolith_jax.embedding._layout import Layout
-from monolith_jax.embedding._none import NONE
 
 Exchange = Literal["auto", "buckets", "ragged"]
 
@@ -97,39 +96,41 @@ def _rounded(needed: int, least: int, most: int) -> int:
     return max(1, min(-(-wanted // step) * step, most))
 
 
-def route(
-    counts: np.ndarray,
-    asked: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    pack: int,
-    send_size: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (send [D, S], parts [D, 6, D], received [n]): what leaves, and where it arrives.
+def starts(counts: np.ndarray, pack: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (leaves, lines, arrives), in lines: where each pair's rows start, and what they fill.
 
     Args:
       counts: int64 [owners, askers], distinct rows asked for.
-      asked: (owner, asker, nth, place), each int64 [n]: whose each asked row is, who needs it,
-        which of that pair's rows it is, and its place among the owner's rows.
       pack: rows of a line.
-      send_size: S.
+
+    Returns:
+      int64 [owners, askers] each: the first line among what the owner sends, how many lines there
+      are, and the first line among what the asker receives.
 
     Example:
-      >>> counts = np.array([[1, 2], [0, 1]])
-      >>> asked = tuple(np.array([[0, 0, 0, 1], [0, 1, 1, 1], [0, 0, 1, 0], [5, 5, 6, 7]]))
-      >>> send, parts, received = route(counts, asked, pack=1, send_size=3)
-      >>> send[0].tolist(), received.tolist()
-      ([5, 5, 6], [0, 0, 1, 2])
-      >>> parts[0, :3].tolist()  # device 0 sends from 0 and 1, 1 and 2 rows, to 0 and 0 over there
-      [[0, 1], [1, 2], [0, 0]]
+      >>> leaves, lines, arrives = starts(np.array([[1, 2], [0, 1]]), pack=1)
+      >>> leaves.tolist(), arrives.tolist()
+      ([[0, 1], [0, 0]], [[0, 0], [1, 2]])
     """
-    owner, asker, nth, place = asked
-    devices = len(counts)
     lines = -(-counts // pack)
-    leaves = np.cumsum(lines, axis=1) - lines
-    arrives = np.cumsum(lines, axis=0) - lines
-    send = np.full((devices, send_size), NONE, np.int32)
-    send[owner, leaves[owner, asker] * pack + nth] = place
-    parts = np.stack([leaves, lines, arrives, arrives.T, lines.T, leaves.T], axis=1)
-    return send, parts.astype(np.int32), arrives[owner, asker] * pack + nth
+    return np.cumsum(lines, axis=1) - lines, lines, np.cumsum(lines, axis=0) - lines
+
+
+def parts(
+    leaves: np.ndarray, lines: np.ndarray, arrives: np.ndarray, mine: np.ndarray
+) -> np.ndarray:
+    """Returns the lists of `StackLookups.parts`, int32 [D, 6, D], zeros for devices not `mine`.
+
+    Args:
+      leaves: as `starts` gives them, and `lines` and `arrives`.
+      lines: see there.
+      arrives: see there.
+      mine: bool [D].
+    """
+    found = np.zeros((len(mine), 6, len(mine)), np.int32)
+    both_ways = leaves, lines, arrives, arrives.T, lines.T, leaves.T
+    found[mine] = np.stack([one[mine] for one in both_ways], axis=1)
+    return found
 
 
 def receive(rows: jax.Array, lookups: Any, layout: Layout, axis: str) -> jax.Array:

@@ -223,8 +223,9 @@ class XlaEngine:
     def prepare(self, columns: Mapping[str, Any]) -> Lookups:
         """Returns what a batch asks of the tables: distinct rows, and where each id finds its row.
 
-        Runs on the host, in the input thread; any number of threads at once. Shapes are chosen
-        from this batch alone, in few sizes, so that a few compiled programs serve a whole run.
+        Runs on the host, in the input threads, several at once. Shapes are chosen from this batch
+        alone, in few sizes, so that a few compiled programs serve a whole run. Where there are
+        several processes, each makes its own devices' part, and the others' are zeros.
 
         Args:
           columns: by name, int64 [batch] or [batch, k], or ragged (`values`, `offsets`).
@@ -247,6 +248,7 @@ class XlaEngine:
                 per_unit,
                 ragged=self.ragged,
                 room=self._room,
+                mine=self._placement.mine,
             )
         lookups: Lookups = self._prepare(columns)
         for stack in self.stacks:

@@ -48,7 +48,7 @@ def expected_lookups(engine: Any, batch_size: int) -> dict[str, Any]:
 def _stack(stack: Any, per_unit: int, ragged: bool, batch: int, devices: int) -> StackLookups:
     # numba takes its time to import; what only reads a plan needs none of it.
     from monolith_jax.embedding._ladder import capacity
-    from monolith_jax.embedding._prepare import LEAST_ROWS
+    from monolith_jax.embedding._route import LEAST_ROWS
 
     layout, ids = stack.layout, stack.ids_per_example
     block = layout.physical_rows // devices
@@ -105,7 +105,7 @@ def _exchange(each: float, devices: int, most: int, pack: int) -> dict[str, Any]
       pack: rows of a line, for the ragged exchange; 0: the one by buckets.
     """
     from monolith_jax.embedding import _ragged, _relay
-    from monolith_jax.embedding._prepare import LEAST_ROWS
+    from monolith_jax.embedding._route import LEAST_ROWS
 
     random = np.random.default_rng(0)
     found: tuple[int, int] | None = None

@@ -1,8 +1,12 @@
-"""The examples of a task: its days as datasets."""
+"""The examples of a task: its days as datasets, and how their batches are prepared ahead."""
 
+from monolith_jax._machine import usable_cores
 from monolith_jax.errors import ConfigError
 from monolith_jax.input import Dataset, find_files
-from monolith_jax.task import TaskConfig
+from monolith_jax.task import InputConfig, TaskConfig
+
+CORES_PER_WORKER, MOST_WORKERS = 4, 16
+"""The step wants cores too, on the host as on a CPU backend, and every worker holds a batch."""
 
 
 def training_dataset(task: TaskConfig) -> Dataset:
@@ -22,6 +26,18 @@ def evaluation_dataset(task: TaskConfig) -> Dataset | None:
     if not source.eval_start_date and not source.eval_end_date:
         return None
     return _dataset(task, source.eval_start_date, source.eval_end_date, "eval_", 0)
+
+
+def ahead(source: InputConfig) -> dict[str, int]:
+    """Returns how batches are prepared ahead, as `prefetch` takes it.
+
+    Example:
+      >>> ahead(InputConfig(buffer=2, workers=3))
+      {'buffer': 3, 'workers': 3}
+    """
+    chosen = min(max(usable_cores() // CORES_PER_WORKER, 1), MOST_WORKERS)
+    workers = source.workers or chosen
+    return {"buffer": max(source.buffer, workers), "workers": workers}
 
 
 def _dataset(task: TaskConfig, start: str, end: str, prefix: str, window: int) -> Dataset:

@@ -11,7 +11,7 @@ from monolith_jax.errors import CheckpointError, ConfigError
 from monolith_jax.input import Dataset, prefetch
 from monolith_jax.task import TaskConfig
 from monolith_jax.training import metrics
-from monolith_jax.training.data import evaluation_dataset
+from monolith_jax.training.data import ahead, evaluation_dataset
 from monolith_jax.training.program import Program, TrainState, devices_for
 from monolith_jax.training.restore import restore
 from monolith_jax.training.run_dir import RunDir
@@ -22,16 +22,14 @@ def predict_all(
     state: TrainState,
     dataset: Dataset,
     *,
-    buffer: int = 2,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Returns outputs, labels and weights of all examples, in the data's order.
 
     Args:
-      program: the task's functions.
+      program: the task's functions; batches are prepared ahead as its `input` says.
       state: any state of it; not donated.
       dataset: the examples, without shuffling.
-      buffer: batches prepared ahead.
       stop: polled before every batch; True ends the evaluation without a result.
 
     Returns:
@@ -44,7 +42,7 @@ def predict_all(
         batch = dataset.batch(k)
         return program.prepare(batch), program.labels(batch.columns), batch.weights
 
-    with prefetch(make, 0, dataset.steps_per_epoch, buffer=buffer) as batches:
+    with prefetch(make, 0, dataset.steps_per_epoch, **ahead(program.task.input)) as batches:
         for _, (batch, label, weight) in batches:
             if stop():
                 return None
@@ -64,11 +62,10 @@ def evaluate(
     state: TrainState,
     dataset: Dataset,
     *,
-    buffer: int = 2,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
     """Returns the exact metrics over `dataset`, or None if `stop` said so."""
-    predictions = predict_all(program, state, dataset, buffer=buffer, stop=stop)
+    predictions = predict_all(program, state, dataset, stop=stop)
     if predictions is None:
         return None
     return metrics.evaluate(*predictions, loss=program.task.loss)
@@ -107,5 +104,5 @@ def evaluate_checkpoint(
     restored, _ = restore(checkpoints, step, program)
     checkpoints.close()
     state = program.from_saved(restored["state"])
-    values = evaluate(program, state, dataset, buffer=task.input.buffer)
+    values = evaluate(program, state, dataset)
     return {"step": float(step)} | (values or {})

@@ -33,7 +33,7 @@ from monolith_jax.input import Dataset, prefetch
 from monolith_jax.preemption import Preemption
 from monolith_jax.task import TaskConfig
 from monolith_jax.training import metrics
-from monolith_jax.training.data import evaluation_dataset, training_dataset
+from monolith_jax.training.data import ahead, evaluation_dataset, training_dataset
 from monolith_jax.training.days import first_step
 from monolith_jax.training.evaluation import evaluate
 from monolith_jax.training.lock import held
@@ -164,7 +164,7 @@ class Loop:
         recorder.say(self._headline(step))
         if self._evaluation_due(step) and not recorder.evaluated(step):
             self._evaluate(state, step, recorder)
-        with prefetch(self._batch, step, self.total, buffer=self.task.input.buffer) as batches:
+        with prefetch(self._batch, step, self.total, **ahead(self.task.input)) as batches:
             while step < self.total and not self.preemption.requested:
                 _, batch = next(batches)
                 previous = window
@@ -203,7 +203,6 @@ class Loop:
             self.program,
             state,
             self.eval_data,
-            buffer=self.task.input.buffer,
             stop=lambda: self.preemption.requested,
         )
         if values is not None:

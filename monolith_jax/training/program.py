@@ -136,7 +136,7 @@ class Program:
     def prepare(self, batch: Batch) -> dict[str, Any]:
         """Turns a batch of columns into the step's arguments, on the devices.
 
-        Host work (deduplicating the ids, above all): runs in the input thread.
+        Host work (deduplicating the ids, above all): runs in the input threads, several at once.
         """
         size = self.task.input.batch_size
         lookups = self.engine.prepare(batch.columns)

@@ -66,19 +66,19 @@ def test_every_row_leaves_once_and_arrives_at_a_place_of_its_own(
     counts = rng.poisson(rng.choice([0.5, 20.0]), (devices, devices))
     owner, asker = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
     nth = np.concatenate([np.arange(n) for n in counts.ravel()])
-    place = rng.integers(0, 1000, len(nth))
     most = max(1, int(counts.sum(0).max()))
     sent, room = _ragged.sizes(counts, pack, least=8, most=most)
-    send, parts, received = _ragged.route(counts, (owner, asker, nth, place), pack, sent)
     assert sent % pack == room % pack == 0
-    assert (send != NONE).sum() == len(nth)
-    assert received.max(initial=0) < room
-    assert len({*zip(asker.tolist(), received.tolist(), strict=True)}) == len(nth)
-    # By the numbers that the devices are given, in lines: each row is where its asker looks for it.
+    mine = rng.random(devices) < 0.7
+    parts = _ragged.parts(*_ragged.starts(counts, pack), mine)
+    assert not parts[~mine].any()
+    parts = _ragged.parts(*_ragged.starts(counts, pack), np.ones(devices, bool))
+    # By the numbers that the devices are given, in lines: no two rows of a device share a place.
     leaves, lines, arrives, lies, back, started = np.moveaxis(parts, 1, 0)
-    where = leaves[owner, asker] * pack + nth
-    np.testing.assert_array_equal(send[owner, where], place)
-    np.testing.assert_array_equal(arrives[owner, asker] * pack + nth, received)
+    for device, start, size in ((owner, leaves, sent), (asker, arrives, room)):
+        place = start[owner, asker] * pack + nth
+        assert place.max(initial=0) < size
+        assert len({*zip(device.tolist(), place.tolist(), strict=True)}) == len(nth)
     np.testing.assert_array_equal(lines * pack >= counts, True)
     np.testing.assert_array_equal(lies, arrives.T)
     np.testing.assert_array_equal(back, lines.T)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from monolith_jax.checkpoint.native import Checkpoints
-from monolith_jax.errors import CheckpointError, ConfigError, DivergedError, UserError
+from monolith_jax.errors import CheckpointError, ConfigError, DataError, DivergedError, UserError
+from monolith_jax.input.write import encode_example, write_tfrecord
 from monolith_jax.preemption import Preemption
 from monolith_jax.task import TaskConfig
 from monolith_jax.training import Program, devices_for, evaluate_checkpoint, train
@@ -18,6 +19,8 @@ from monolith_jax.training import loop as loop_module
 from monolith_jax.training.writers import TIMES, read_rows
 
 Changed = Callable[..., TaskConfig]
+
+USERS = 50  # rows of the table
 
 
 class StopAfter(Preemption):
@@ -57,9 +60,12 @@ def assert_same_run(task: TaskConfig, one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(task: TaskConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(
+    task: TaskConfig, changed: Changed, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run from the start to the end, its batches prepared by one worker."""
     directory = tmp_path_factory.mktemp("uninterrupted")
-    run(task, directory)
+    run(changed(task, input={"workers": 1}), directory)
     return directory
 
 
@@ -95,6 +101,43 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bits(
     run(task, tmp_path)
     assert rows_without_times(tmp_path)[: len(first)] == first
     assert_same_run(task, uninterrupted, tmp_path)
+
+
+@pytest.mark.parametrize("stop_after", [None, 9])
+def test_the_workers_change_no_bit(
+    task: TaskConfig,
+    changed: Changed,
+    uninterrupted: Path,
+    tmp_path: Path,
+    stop_after: int | None,
+) -> None:
+    """Four of them against the one of the uninterrupted run, and one after four."""
+    run(changed(task, input={"workers": 4}), tmp_path, stop_after=stop_after)
+    if stop_after is not None:
+        run(changed(task, input={"workers": 1}), tmp_path)
+    assert_same_run(task, uninterrupted, tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_bad_data_stop_the_run_at_their_step(
+    task: TaskConfig,
+    changed: Changed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    good = encode_example({"user": 1, "item": 2, "tags": [3], "label": 1.0, "hour": 0.5})
+    bad = encode_example({"user": USERS, "item": 2, "tags": [3], "label": 1.0, "hour": 0.5})
+    folder = tmp_path / "data" / "20240101"
+    folder.mkdir(parents=True)
+    write_tfrecord(folder / "part-0", [*[good] * 130, bad, *[good] * 129])  # in batch 4 of 32
+    root = {"root": str(tmp_path / "data"), "end_date": "20240101", "shuffle_window": 0}
+    no_evaluation = {"eval_start_date": "", "eval_end_date": "", "workers": workers}
+    steps: list[int] = []
+    monkeypatch.setattr(loop_module.Recorder, "step", lambda _, step: steps.append(step))
+    with pytest.raises(DataError, match=f"id {USERS} is outside table 'user'"):
+        run(changed(task, input=root | no_evaluation), tmp_path / "run")
+    assert steps == [1, 2, 3, 4]
 
 
 def test_going_on_after_the_end_changes_nothing(

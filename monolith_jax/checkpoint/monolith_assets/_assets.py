@@ -1,11 +1,11 @@
 """The tables in a folder of assets."""
 
-import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from monolith_jax import storage
+from monolith_jax._machine import usable_cores
 from monolith_jax.checkpoint.monolith_assets import _shards
 from monolith_jax.checkpoint.monolith_assets._files import Dump, assets_folder, find_dumps
 from monolith_jax.checkpoint.monolith_assets._report import Report, TableReport
@@ -58,7 +58,7 @@ class Assets:
         def read(part: tuple[Dump, int]) -> list[tuple[str, Batch]]:
             return list(_shards.batches(*part, wanted, compiled))
 
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(_THREADS, usable_cores())) as pool:
             found = list(pool.map(read, parts))
         seen: dict[str, tuple[str, Batch]] = {}
         batches: dict[str, list[Batch]] = {name: [] for name in wanted}

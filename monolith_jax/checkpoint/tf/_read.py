@@ -4,7 +4,6 @@ A piece that lies in one target as it lies in the file is read straight into it.
 pieces are combined into that of the entry, so that nothing is read twice to be checked.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from monolith_jax._machine import usable_cores
 from monolith_jax.checkpoint.tf import _plan
 from monolith_jax.checkpoint.tf._crc import combine_spans, crc32c, unmask
 from monolith_jax.checkpoint.tf._errors import blame
@@ -54,7 +54,7 @@ def aligned(size: int) -> np.ndarray:
 
 def threads() -> int:
     """Returns how many threads read: one for each core, at most 8."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    return min(8, usable_cores())
 
 
 def read_jobs(

@@ -159,7 +159,7 @@ class SparseCoreEngine:
     # --- host --------------------------------------------------------------------------------
 
     def prepare(self, columns: Mapping[str, Any]) -> CoreLookupsByStack:
-        """Returns what a batch asks of the tables, as numpy arrays; runs in the input thread.
+        """Returns what a batch asks of the tables, as numpy arrays; in the input threads.
 
         Args:
           columns: by name, as for `XlaEngine.prepare`.

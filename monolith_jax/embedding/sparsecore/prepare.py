@@ -1,4 +1,4 @@
-"""The host's half: from ids to the library's buffers, every id counted; in the input thread."""
+"""The host's half: from ids to the library's buffers, every id counted; in the input threads."""
 
 from collections.abc import Mapping
 from typing import Any
