@@ -50,14 +50,19 @@ def add_model_command(
         epilog=f"`monolith-jax {name} KEY --help` lists every config field of that model.",
     )
     command.add_argument("key", metavar="KEY", nargs="?", help="the model, see `models`")
-    command.add_argument("-h", "--help", action="store_true", help="show this, and KEY's fields")
     if model_dir:
         command.add_argument(
             "--model-dir", metavar="DIR", help="folder of checkpoints, metrics and report; required"
         )
+    take_fields(command)
+    return command
+
+
+def take_fields(command: Any) -> None:
+    """Lets a command take any config field of the model that it names, and --module."""
+    command.add_argument("-h", "--help", action="store_true", help="show this, and KEY's fields")
     command.add_argument("--module", action="append", default=[], help=MODULE_HELP)
     command.set_defaults(takes_fields=True)
-    return command
 
 
 def import_modules(modules: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from monolith_jax.cli._common import MODULE_HELP, add_command, resolve
+from monolith_jax.cli._common import add_command, resolve, take_fields
 
 _NAMES_HELP = "names file (TOML): docs/tensorflow_checkpoints.md explains it"
 
@@ -61,11 +61,9 @@ def _add_model(commands: Any, name: str, run: Any, text: str, prefix_help: str) 
     )
     command.add_argument("prefix", metavar="PREFIX", nargs="?", help=prefix_help)
     command.add_argument("--model", dest="key", metavar="KEY", help="the model, see `models`")
-    command.add_argument("-h", "--help", action="store_true", help="show this, and KEY's fields")
     command.add_argument("--model-dir", metavar="DIR", help="the model dir; required")
-    command.add_argument("--module", action="append", default=[], help=MODULE_HELP)
     command.add_argument("--names", metavar="FILE", help=_NAMES_HELP)
-    command.set_defaults(takes_fields=True)
+    take_fields(command)
     return command
 
 

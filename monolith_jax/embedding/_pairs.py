@@ -14,7 +14,7 @@ import numpy as np
 
 from monolith_jax._cache import cached_njit
 from monolith_jax.embedding._none import NONE
-from monolith_jax.embedding._unique import Scratch, ones
+from monolith_jax.embedding._unique import Scratch, lowest, ones
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _walk(block, mine, asker_bits, union, ranked, counts, asked, done):  # type:
         union_summary[s] |= left
         summary[s] = 0
         while left:
-            word = (np.int64(s) << 6) + ones((left & (~left + one)) - one)
+            word = (np.int64(s) << 6) + lowest(left)
             left &= left - one
             bits = words[word]
             union_words[word] |= bits
@@ -176,7 +176,7 @@ def _walk(block, mine, asker_bits, union, ranked, counts, asked, done):  # type:
                 total += found
                 continue
             while bits:
-                row = first + ones((bits & (~bits + one)) - one)
+                row = first + lowest(bits)
                 bits &= bits - one
                 while row >= end:
                     owner, end = owner + 1, end + block
@@ -200,12 +200,12 @@ def _own(block, mine, shift, bits_, owned, units, held):  # type: ignore[no-unty
     for s in range(summary.shape[0]):
         left = summary[s]
         while left:
-            word = (np.int64(s) << 6) + ones((left & (~left + one)) - one)
+            word = (np.int64(s) << 6) + lowest(left)
             left &= left - one
             rank[word] = total
             bits = words[word]
             while bits:
-                row = (word << 6) + ones((bits & (~bits + one)) - one)
+                row = (word << 6) + lowest(bits)
                 bits &= bits - one
                 while row >= end:
                     owner, end = owner + 1, end + block
@@ -238,5 +238,5 @@ def _place(mine, counts, starts, bits_, asked):  # type: ignore[no-untyped-def]
         left = summary[s]
         summary[s] = 0
         while left:
-            words[(np.int64(s) << 6) + ones((left & (~left + one)) - one)] = 0
+            words[(np.int64(s) << 6) + lowest(left)] = 0
             left &= left - one

@@ -59,6 +59,12 @@ def ones(x):  # type: ignore[no-untyped-def]
     return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
+@cached_njit(nogil=True, inline="always")
+def lowest(x):  # type: ignore[no-untyped-def]
+    """The place of the lowest set bit of a uint64 that is not 0."""
+    return ones((x & (~x + np.uint64(1))) - np.uint64(1))
+
+
 @cached_njit(nogil=True)
 def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyped-def]
     one, low = np.uint64(1), np.int64(63)
@@ -72,12 +78,12 @@ def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyp
     for s in range(summary.shape[0]):
         left = summary[s]
         while left:
-            word = (np.int64(s) << 6) + ones((left & (~left + one)) - one)
+            word = (np.int64(s) << 6) + lowest(left)
             left &= left - one
             rank[word] = count
             bits = words[word]
             while bits:
-                unique[count] = (word << 6) + ones((bits & (~bits + one)) - one)
+                unique[count] = (word << 6) + lowest(bits)
                 bits &= bits - one
                 count += 1
     for i in range(rows.shape[0]):
