@@ -63,8 +63,8 @@ class InputConfig(Config):
     )
     buffer: int = field(
         2,
-        doc="Batches prepared ahead of the step, at least one for each worker; memory is that of "
-        "so many batches.",
+        doc="Batches prepared ahead of the step, at least one for each worker. So many take up "
+        "memory, on the host and on the devices.",
         restart="free",
     )
     threads: int = field(2, doc="Threads that decode files ahead of the batches.", restart="free")

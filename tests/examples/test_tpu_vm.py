@@ -115,7 +115,7 @@ def test_two_processes_preempted_and_resumed_equal_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pod, taken_over = tmp_path / "pod", tmp_path / "taken_over"
-    rehearsed(environment, str(pod), capsys)
+    rehearsed([*environment, "--input.workers", "3"], str(pod), capsys)
     assert len(list(pod.glob("events.*"))) == 2  # of process 0 alone, once a run
     assert (pod / "report.html").exists()
     assert_close(task, str(pod), alone)
