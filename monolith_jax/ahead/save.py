@@ -7,8 +7,8 @@ import monolith_jax
 from monolith_jax import config, storage
 from monolith_jax.ahead import file
 from monolith_jax.ahead.environment import environment
+from monolith_jax.ahead.room import rooms_of
 from monolith_jax.ahead.signature import digest, shapes_of
-from monolith_jax.embedding._room import rooms_of
 
 
 def save(
@@ -38,10 +38,10 @@ def save(
         "model": name,
         "topology": topology,
         "monolith_jax": monolith_jax.__version__,
-        "environment": environment(list(devices.flat)),
+        "environment": environment(list(devices.flat)) | {"engine": program.choice.name},
         "config": config.to_dict(program.task),
         "shapes": shapes_of(arguments),
-        "room": rooms_of(arguments[2]["lookups"], devices.size),
+        "room": rooms_of(program.engine, arguments[2]["lookups"]),
         "program": of_program,
     }
     plain = re.sub(r"[^\w.-]+", "-", f"{name}-{topology}")

@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from monolith_jax import config, storage
+from monolith_jax import config, distributed, storage
 from monolith_jax.ahead import file
+from monolith_jax.ahead.agreement import common, refusal
 from monolith_jax.ahead.environment import differences, environment
 from monolith_jax.ahead.loaded import Loaded
+from monolith_jax.ahead.room import make_room, rooms_of
 from monolith_jax.ahead.signature import digest, shapes_of
-from monolith_jax.embedding._room import Room
 from monolith_jax.errors import DataError
 
 Say = Callable[[str], None]
@@ -20,11 +21,20 @@ _FEW = 8
 """Differences that are told in full."""
 
 
+class File(NamedTuple):
+    """A file of a saved step: where it is, its header, and its program as it is kept there."""
+
+    path: str
+    header: dict[str, Any]
+    packed: bytes
+
+
 class SavedSteps:
     """Stands for a program's `train_step`: the same function, from a file where one matches.
 
     The first saved step for these versions and devices also gives the program room: batches that
-    need no more than it holds are padded to its shapes. All others are compiled as ever.
+    need no more than it holds are padded to its shapes. All others are compiled as ever. Several
+    processes take the same step or none: what one of them has not, or is refused, none takes.
 
     Args:
       program: `training.program.Program`; its `train_step` is to be replaced by this, and its
@@ -35,37 +45,44 @@ class SavedSteps:
 
     Raises:
       StorageError: there is no such folder, or it cannot be read.
+      UserError: or so in another process.
     """
 
     def __init__(self, program: Any, name: str, folder: str, say: Say) -> None:
         self._program, self._jitted, self.say = program, program.train_step, say
-        self._files: dict[str, tuple[dict[str, Any], bytes]] = {}
         self._by_shapes: dict[Any, Any] = {}
-        here = environment(list(program.mesh.devices.flat))
-        paths = [path for path in storage.list_files(folder) if path.endswith(file.SUFFIX)]
-        told = [line for path in paths if (line := self._consider(path, name, here))]
+        found = distributed.all_or_none(lambda: self._suited(folder, name), "saved steps")
+        self._files, told = common(*found)
         if self._files:
-            header, _ = next(iter(self._files.values()))
-            if header["room"]:
-                program.engine.make_room(_rooms(header))
+            make_room(program.engine, next(iter(self._files.values())).header["room"])
         else:
-            for line in told or [f"{folder} has no step of {name}"]:
+            for line in told or [f"no step of {name} is there for every process"]:
                 say(line)
             say("the step is compiled here")
 
-    def _consider(self, path: str, name: str, here: dict[str, str]) -> str:
-        """Keeps a file if it is for this model and these devices, or returns why it is not."""
-        try:
-            header, packed = file.read(path)
-            if header["model"] != name:
-                return ""
-            differ = differences(header["environment"], here)
-        except (DataError, KeyError, AttributeError) as error:
-            return f"{path} is not taken: {error}"
-        if differ:
-            return f"{path} is not taken: {_listed(differ)}"
-        self._files[path] = header, packed
-        return ""
+    def _suited(self, folder: str, name: str) -> tuple[dict[str, File], list[str]]:
+        """Returns the files for this model and these devices, and lines on those that are not."""
+        here = environment(list(self._program.mesh.devices.flat))
+        here["engine"] = self._program.choice.name
+        files: dict[str, File] = {}
+        told = []
+        for path in storage.list_files(folder):
+            if not path.endswith(file.SUFFIX):
+                continue
+            try:
+                header, packed = file.read(path)
+                if header["model"] != name:
+                    continue
+                key = header["program"] + header["payload"]["sha256"]
+                differ = differences(header["environment"], here)
+            except (DataError, KeyError, AttributeError, TypeError) as error:
+                told.append(f"{path} is not taken: {error}")
+                continue
+            if differ:
+                told.append(f"{path} is not taken: {_listed(differ)}")
+            else:
+                files.setdefault(key, File(path, header, packed))
+        return files, told if files or told else [f"{folder} has no step of {name}"]
 
     def __call__(self, state: Any, window: Any, batch: Any) -> Any:
         """Runs one step."""
@@ -81,33 +98,44 @@ class SavedSteps:
     def find(self, arguments: tuple[Any, Any, Any]) -> Loaded | None:
         """Returns the saved step for a state, window and batch, arrays or shapes with shardings.
 
-        Says that it is taken; or returns None and says what differs.
+        Says that it is taken; or returns None and says what differs, in this process or another:
+        all of them call this alike, and get the same.
         """
+        key, loaded, line = self._here(arguments)
+        refused = refusal(key, line)
+        self.say(f"{refused}; compiling" if refused else line)
+        return None if refused else loaded
+
+    def _here(self, arguments: tuple[Any, Any, Any]) -> tuple[str, Loaded | None, str]:
+        """Returns the step that this process finds, by its key, and what to say of it."""
         here = shapes_of(arguments)
+        room = _flat("room", rooms_of(self._program.engine, arguments[2]["lookups"]))
         of_program, told = "", []
-        for path, (header, _) in self._files.items():
-            differ = differences(header["shapes"], here)
+        for key, saved in self._files.items():
+            # What shapes tell, room tells again; of limits on SparseCores it tells alone.
+            differ = differences(saved.header["shapes"], here)
+            differ = differ or differences(_flat("room", saved.header["room"]), room)
             if not differ:
                 of_program = of_program or digest(self._jitted, arguments)
-                if header["program"] == of_program:
-                    return self._load(path, arguments)
-            told.append(f"{path} is not taken: {_listed(self._reasons(header, differ))}")
-        self.say("; ".join(told) + "; compiling")
-        return None
+                if saved.header["program"] == of_program:
+                    loaded, line = self._load(saved, arguments)
+                    return key if loaded else "", loaded, line
+            reasons = self._reasons(saved.header, differ)
+            told.append(f"{saved.path} is not taken: {_listed(reasons)}")
+        return "", None, "; ".join(told)
 
-    def _reasons(self, header: dict[str, Any], shapes: list[str]) -> list[str]:
-        """Returns what makes another program of it: fields of the config, then shapes."""
+    def _reasons(self, header: dict[str, Any], sizes: list[str]) -> list[str]:
+        """Returns what makes another program of it: fields of the config, then shapes or limits."""
         saved = _flat("", header["config"])
         here = _flat("", config.to_dict(self._program.task))
-        found = [*differences(saved, here), *shapes]
+        found = [*differences(saved, here), *sizes]
         return found or [
             f"the program itself: saved by monolith-jax {header['monolith_jax']}; the code of the "
             "model or of the package is another here"
         ]
 
-    def _load(self, path: str, arguments: tuple[Any, Any, Any]) -> Loaded | None:
+    def _load(self, saved: File, arguments: tuple[Any, Any, Any]) -> tuple[Loaded | None, str]:
         start = time.monotonic()
-        header, packed = self._files[path]
         state, window = jax.eval_shape(self._jitted, *arguments)
         of_state, of_window = self._program.train_shardings()
         outputs = (
@@ -116,27 +144,19 @@ class SavedSteps:
         )
         inputs = [leaf.sharding for leaf in jax.tree.leaves(arguments)]
         try:
-            payload = file.unpack(path, header, packed)
+            payload = file.unpack(saved.path, saved.header, saved.packed)
             loaded = Loaded(payload, tuple(self._program.mesh.devices.flat), inputs, outputs)
         except (DataError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            self.say(f"{path} is not taken: {reason}; compiling")
-            return None
-        self.say(f"took {path}, loaded in {time.monotonic() - start:.1f} s instead of compiling")
-        return loaded
+            return None, f"{saved.path} is not taken: {reason}"
+        seconds = time.monotonic() - start
+        return loaded, f"took {saved.path}, loaded in {seconds:.1f} s instead of compiling"
 
 
 def _placed(shape: Any, where: Any) -> jax.ShapeDtypeStruct:
     """Returns a shape that lies somewhere; `where`: a sharding, or one with a layout in memory."""
     sharding = getattr(where, "sharding", where)
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
-
-
-def _rooms(header: dict[str, Any]) -> dict[str, Room]:
-    return {
-        name: Room(rows, None if send is None else (send[0], send[1]), lines)
-        for name, (rows, send, lines) in header["room"].items()
-    }
 
 
 def _flat(path: str, value: Any) -> dict[str, str]:

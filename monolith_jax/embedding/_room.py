@@ -1,8 +1,8 @@
 """The sizes of a program that is there already, which batches are padded to."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from monolith_jax.embedding._lookups import StackLookups
+from monolith_jax.embedding._lookups import Lookups, StackLookups
 
 
 class Room(NamedTuple):
@@ -22,13 +22,9 @@ class Room(NamedTuple):
 NO_ROOM = Room(0, None, None)
 
 
-def rooms_of(lookups: Any, devices: int) -> dict[str, Room]:
-    """Returns the sizes of a batch's lookups, by stack; none for those of another engine."""
-    return {
-        name: room_of(asked, devices)
-        for name, asked in lookups.items()
-        if isinstance(asked, StackLookups)
-    }
+def rooms_of(lookups: Lookups, devices: int) -> dict[str, Room]:
+    """Returns the sizes of a batch's lookups, by stack."""
+    return {name: room_of(asked, devices) for name, asked in lookups.items()}
 
 
 def room_of(lookups: StackLookups, devices: int) -> Room:

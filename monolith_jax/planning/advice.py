@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from monolith_jax.planning.chips import GIB, Chip
+from monolith_jax.planning._units import held
+from monolith_jax.planning.chips import Chip
 from monolith_jax.task import TaskConfig
 
 
@@ -22,7 +23,7 @@ def advise(
     if fits:
         return ()
     over = needs - chip.hbm_bytes
-    lines = [f"{over / GIB:.1f} GiB a chip too much; all tables are sharded over all chips already"]
+    lines = [f"{held(over, 1)} a chip too much; all tables are sharded over all chips already"]
     found = [_more_chips(tables, needs, chip, chips), *_slots(task, tables, over)]
     found += [_halved(tables, over), _shrunk(tables, over)]
     return tuple(lines + [line for line in found if line])
@@ -37,7 +38,7 @@ def _more_chips(tables: Any, needs: int, chip: Chip, chips: int) -> str:
     rest = needs - split + split / factor
     if rest > chip.hbm_bytes:
         return "more chips do not help: what is not tables is too large; take a smaller batch_size"
-    return f"shard over {chips * factor} chips: about {rest / GIB:.1f} GiB a chip"
+    return f"shard over {chips * factor} chips: about {held(rest, 1)} a chip"
 
 
 def _slots(task: TaskConfig, tables: Any, over: int) -> list[str]:
@@ -46,7 +47,7 @@ def _slots(task: TaskConfig, tables: Any, over: int) -> list[str]:
     rules = {type(table.optimizer).__name__ for table in task.tables}
     if not saved or rules == {"RowwiseAdagrad"}:
         return []
-    return [f"rowwise_adagrad for all tables saves {saved / GIB:.1f} GiB{_enough(saved, over)}"]
+    return [f"rowwise_adagrad for all tables saves {held(saved, 1)}{_enough(saved, over)}"]
 
 
 def _halved(tables: Any, over: int) -> str:
@@ -57,7 +58,7 @@ def _halved(tables: Any, over: int) -> str:
         names.append(table.name)
         if saved >= over:
             break
-    return f"bfloat16 values of {', '.join(names)} save {saved / GIB:.1f} GiB{_enough(saved, over)}"
+    return f"bfloat16 values of {', '.join(names)} save {held(saved, 1)}{_enough(saved, over)}"
 
 
 def _shrunk(tables: Any, over: int) -> str:
@@ -65,10 +66,10 @@ def _shrunk(tables: Any, over: int) -> str:
     table = tables[0]
     size = table.values + table.slots
     if over >= size:
-        return f"no size of {table.name} alone is small enough: it takes {size / GIB:.1f} GiB"
+        return f"no size of {table.name} alone is small enough: it takes {held(size, 1)}"
     rows = table.rows * (size - over) // size
     return f"shrink {table.name} from {table.rows:,} to {rows:,} rows: enough"
 
 
 def _enough(saved: int, over: int) -> str:
-    return ": enough" if saved >= over else f": {(over - saved) / GIB:.1f} GiB short"
+    return ": enough" if saved >= over else f": {held(over - saved, 1)} short"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from monolith_jax.planning._units import held, in_units, moved
 from monolith_jax.planning.chips import GIB, Chip
 from monolith_jax.planning.plan import Plan
 
@@ -22,16 +23,8 @@ def render(plans: Sequence[Plan]) -> str:
     return "\n".join(parts)
 
 
-def _gib(value: float) -> str:
-    return f"{value / GIB:,.2f} GiB"
-
-
-def _mb(value: float) -> str:
-    return f"{value / 1e6:,.0f} MB"
-
-
 def _or_unknown(plan: Plan, value: int) -> str:
-    return _gib(value) if plan.fits else "does not fit"
+    return held(value) if plan.fits else "does not fit"
 
 
 def _ms(value: float) -> str:
@@ -41,23 +34,23 @@ def _ms(value: float) -> str:
 _ROWS = (
     ("chips", lambda p: f"{p.chips:,} x {p.chip.name}"),
     ("examples a step", lambda p: f"{p.batch_size / p.chips:,.0f} of {p.batch_size:,}"),
-    ("tables", lambda p: _gib(p.values)),
-    ("slots", lambda p: _gib(p.slots)),
-    ("dense and its slots", lambda p: _gib(p.dense)),
-    ("batch", lambda p: _gib(p.batch)),
+    ("tables", lambda p: held(p.values)),
+    ("slots", lambda p: held(p.slots)),
+    ("dense and its slots", lambda p: held(p.dense)),
+    ("batch", lambda p: held(p.batch)),
     ("temporaries", lambda p: _or_unknown(p, p.temporary)),
-    ("  activations of these", lambda p: _gib(p.activations)),
-    ("in all, by the compiler", lambda p: _gib(p.needs)),
-    ("memory", lambda p: _gib(p.chip.hbm_bytes)),
+    ("  activations of these", lambda p: held(p.activations)),
+    ("in all, by the compiler", lambda p: held(p.needs)),
+    ("memory", lambda p: held(p.chip.hbm_bytes)),
     ("fits", lambda p: "yes" if p.fits else "NO"),
-    ("HBM traffic a step", lambda p: _mb(p.traffic.hbm)),
-    ("  touched rows", lambda p: _mb(p.traffic.rows)),
-    ("  exchange", lambda p: _mb(p.traffic.exchange)),
-    ("  ids' rows", lambda p: _mb(p.traffic.ids)),
-    ("  dense", lambda p: _mb(p.traffic.dense)),
-    ("rows sent to others", lambda p: _mb(p.traffic.sent)),
-    ("gradients' sum", lambda p: _mb(p.traffic.reduced)),
-    ("operations", lambda p: f"{p.traffic.flops / 1e9:,.1f} G"),
+    ("HBM traffic a step", lambda p: moved(p.traffic.hbm)),
+    ("  touched rows", lambda p: moved(p.traffic.rows)),
+    ("  exchange", lambda p: moved(p.traffic.exchange)),
+    ("  ids' rows", lambda p: moved(p.traffic.ids)),
+    ("  dense", lambda p: moved(p.traffic.dense)),
+    ("rows sent to others", lambda p: moved(p.traffic.sent)),
+    ("gradients' sum", lambda p: moved(p.traffic.reduced)),
+    ("operations", lambda p: in_units(p.traffic.flops, 1000, ("k", "M", "G"), 1)),
     ("time of memory", lambda p: _ms(p.bound.memory)),
     ("time of links", lambda p: _ms(p.bound.links)),
     ("time of compute", lambda p: _ms(p.bound.compute)),
@@ -78,8 +71,8 @@ _NOTES = (
 def _largest(plan: Plan) -> str:
     lines = [f"largest tables on {plan.topology}, per chip:"]
     lines += [
-        f"  {table.name}: {table.rows:,} x {table.dim}: values {_gib(table.values)}, slots "
-        f"{_gib(table.slots)}"
+        f"  {table.name}: {table.rows:,} x {table.dim}: values {held(table.values)}, slots "
+        f"{held(table.slots)}"
         for table in plan.tables[:LARGEST]
     ]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ import pytest
 
 from monolith_jax import cli
 from monolith_jax.ahead import file
+from monolith_jax.embedding.sparsecore import library_missing
 from monolith_jax.input.write import encode_example, write_tfrecord
 
 MODULE = '''
@@ -37,6 +38,17 @@ class Tiny(SingleTaskModelParams):
             model=DeepFMConfig(vectors=("user",), biases=(), hidden=(4,)),
         )
 '''
+
+
+TPUS = {
+    # A v5litepod-8 is one host.
+    "v5e:2x4": {"device kind": "TPU v5 lite", "devices": "8", "hosts": "1", "engine": "xla"},
+    "v5p:2x2x1": {
+        "device kind": "TPU v5",
+        "devices": "4",
+        "engine": "xla" if library_missing() else "sparsecore",
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +150,7 @@ def test_a_step_for_tpus_is_kept_whole_and_a_cpu_says_what_differs(
     done = subprocess.run(
         [
             *(sys.executable, "-m", "monolith_jax.cli"),
-            *command("plan", "--topology", "v5e:2x4", "--save", str(folder)),
+            *command("plan", "--topology", ",".join(TPUS), "--save", str(folder)),
         ],
         env={**os.environ, "PYTHONPATH": str(here), "XLA_FLAGS": ""},
         capture_output=True,
@@ -147,18 +159,19 @@ def test_a_step_for_tpus_is_kept_whole_and_a_cpu_says_what_differs(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    (path,) = folder.iterdir()
-    assert f"v5e:2x4: step saved to {path}" in done.stdout
-    header, packed = file.read(str(path))
-    assert len(file.unpack(str(path), header, packed)) > 10_000
-    about = header["environment"]
-    # A v5litepod-8 is one host.
-    wanted = {"platform": "tpu", "device kind": "TPU v5 lite", "devices": "8", "hosts": "1"}
-    assert wanted.items() <= about.items()
-    assert about["jax"] == jax.__version__
-    assert about["compiler"].startswith("Built on ")
+    paths = sorted(folder.iterdir())
+    assert len(paths) == len(TPUS)
+    for (topology, wanted), path in zip(TPUS.items(), paths, strict=True):
+        assert f"{topology}: step saved to {path}" in done.stdout
+        header, packed = file.read(str(path))
+        assert len(file.unpack(str(path), header, packed)) > 10_000
+        about = header["environment"]
+        assert (wanted | {"platform": "tpu", "jax": jax.__version__}).items() <= about.items()
+        assert about["compiler"].startswith("Built on ")
+        assert set(header["room"]) == {"dim4_adagrad"}
 
     assert cli.main(train(here, "cpu", "--compiled", str(folder))) == 0
     said = capsys.readouterr().err
-    assert f"{path} is not taken: platform: tpu saved, cpu here; compiler: " in said
+    for path in paths:
+        assert f"{path} is not taken: platform: tpu saved, cpu here; compiler: " in said
     assert "the step is compiled here" in said

@@ -166,6 +166,17 @@ def test_a_payload_larger_than_it_says_is_not_unpacked(tmp_path: Path) -> None:
         file.unpack(path, header, packed)
 
 
+def test_a_step_is_taken_from_a_bucket(small: TaskConfig, saved: Path, gcs: Any) -> None:
+    header, packed = file.read(str(saved))
+    path = gcs / f"steps/{saved.name}"
+    file.write(path, header, file.unpack(str(saved), header, packed))
+    said: list[str] = []
+    program = Program(small, jax.devices())
+    program.train_step = SavedSteps(program, "small", gcs / "steps", said.append)
+    assert find(program) is not None
+    assert said[0].startswith(f"took {path}, loaded in ")
+
+
 def test_a_folder_that_is_not_there_is_an_error(small: TaskConfig, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nowhere"):
         with_saved(small, tmp_path / "nowhere")

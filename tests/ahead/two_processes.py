@@ -1,6 +1,10 @@
-"""One of two processes: takes a step that one of them saved, and trains with and without it."""
+"""One of two processes: takes a step that one of them saved, and trains with and without it.
+
+Then the two do not see the same, or one is refused what the other loads.
+"""
 
 import sys
+import tempfile
 from typing import Any
 
 import jax
@@ -8,8 +12,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from monolith_jax import distributed
-from monolith_jax.ahead import SavedSteps, save
+from monolith_jax.ahead import SavedSteps, save, steps
+from monolith_jax.ahead.loaded import Loaded
 from monolith_jax.embedding import FeatureConfig, TableConfig
+from monolith_jax.errors import UserError
 from monolith_jax.input import Batch
 from monolith_jax.models import DeepFMConfig
 from monolith_jax.planning.compiled import compile_step
@@ -39,17 +45,39 @@ def run(program: Program) -> list[np.ndarray]:
     return [np.asarray(part.data) for leaf in leaves for part in leaf.addressable_shards]
 
 
+def refused(*_: Any) -> None:
+    """Stands for a runtime that does not take the program."""
+    raise RuntimeError("another runtime")
+
+
+def compare(case: str, folder: str, want: list[np.ndarray]) -> None:
+    """Prints what a run with saved steps says, whether it took one, and whether its bits are so."""
+    program = Program(SMALL, jax.devices())
+    program.train_step = SavedSteps(program, "small", folder, lambda line: print(case, line))
+    pairs = zip(run(program), want, strict=True)
+    print(case, "same:", all(np.array_equal(one, other) for one, other in pairs))
+    print(case, "taken:", any(program.train_step._by_shapes.values()))
+
+
 def main(number: str, port: str, folder: str) -> None:
-    """Prints what the saved step says, and whether the two runs agree to the last bit."""
+    """Runs all cases."""
     distributed.start(distributed.cluster_from(f"127.0.0.1:{port}", 2, int(number), 120.0))
+    first = distributed.is_primary()
     done = compile_step(SMALL, jax.devices())
-    if distributed.is_primary():
+    if first:
         save(folder, "small", done.program, done.arguments_of, "cpu:2", done.step)
     multihost_utils.sync_global_devices("saved")
-    program = Program(SMALL, jax.devices())
-    program.train_step = SavedSteps(program, "small", folder, print)
-    pairs = zip(run(program), run(Program(SMALL, jax.devices())), strict=True)
-    print("same:", all(np.array_equal(one, other) for one, other in pairs))
+    want = run(Program(SMALL, jax.devices()))
+    compare("alike:", folder, want)
+    steps.Loaded = Loaded if first else refused  # type: ignore[assignment, misc]
+    compare("refused:", folder, want)
+    steps.Loaded = Loaded  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as other:
+        compare("elsewhere:", folder if first else other, want)
+        try:
+            compare("nowhere:", folder if first else f"{other}/none", want)
+        except UserError as error:
+            print("nowhere:", error)
 
 
 if __name__ == "__main__":

@@ -51,11 +51,15 @@ def test_no_copy_of_a_table(compiled: Any) -> None:
 
 TOPOLOGIES = (
     "v4:2x2x1/32",
+    "v4:2x2x1/128",
+    "v5e:2x2/32",
     "v5e:2x2/128",
     "v5p:2x2x1/32",
+    "v5p:2x2x1/128",
     "v6e:2x2/32",
     "v6e:2x2/128",
     "tpu7x:2x2x1/32",
+    "tpu7x:2x2x1/128",
 )
 
 

@@ -101,6 +101,7 @@ class SparseCoreEngine:
             self.layouts, self.samples, self._placement, emulated=emulated is not None
         )
         self._limits = dict(limits or {})
+        self._room: Mapping[str, Limits] = {}
         self._preparers: dict[str, Any] = {}
 
     # --- state -------------------------------------------------------------------------------
@@ -181,8 +182,17 @@ class SparseCoreEngine:
                 self.batch_size,
                 self.cores.rows,
                 self._limits.get(stack.name),
+                self._room.get(stack.name),
             )
         return self._preparers[stack.name]
+
+    def make_room(self, room: Mapping[str, Limits]) -> None:
+        """Pads every batch that these limits hold to them: those of a program that is there.
+
+        Args:
+          room: by stack; a batch that they do not hold gets limits of its own there.
+        """
+        self._room, self._preparers = room, {}
 
     def lookups_sharding(self, lookups: CoreLookupsByStack) -> Any:
         """Returns a sharding for every array of `lookups`: the leading axis over the devices."""

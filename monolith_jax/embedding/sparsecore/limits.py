@@ -50,16 +50,19 @@ class Demand:
     rows: np.ndarray
 
 
-def limits_of(demand: Demand, used: int, most_rows: int) -> Limits:
+def limits_of(demand: Demand, used: int, most_rows: int, room: Limits | None = None) -> Limits:
     """Returns the limits that a batch is compiled with.
 
     Args:
       demand: of the batch.
       used: entries that the fullest SparseCore's buffer needs.
       most_rows: what a SparseCore holds, `SparseCores.rows`.
+      room: those of a program that is there already; taken if they hold everything.
     """
-    ids = rung(int(demand.ids.max(initial=0)))
-    return Limits(ids, min(rung(int(demand.rows.max(initial=0))), most_rows, ids), rung(used, 256))
+    ids, rows = int(demand.ids.max(initial=0)), int(demand.rows.max(initial=0))
+    if room is not None and ids <= room.ids and rows <= room.rows and used <= room.buffer:
+        return room
+    return Limits(rung(ids), min(rung(rows), most_rows, rung(ids)), rung(used, 256))
 
 
 def check(stack: Stack, demand: Demand, used: int, limits: Limits, given: bool) -> None:

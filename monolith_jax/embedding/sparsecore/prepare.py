@@ -23,6 +23,7 @@ class Preparer:
       batch_size: examples of a batch.
       most_rows: distinct rows that a SparseCore can ask another for.
       limits: fixed ones; None: each batch's own.
+      room: the limits of a program that is there already, for the batches that they hold.
     """
 
     def __init__(
@@ -32,10 +33,11 @@ class Preparer:
         batch_size: int,
         most_rows: int,
         limits: Limits | None = None,
+        room: Limits | None = None,
     ) -> None:
         self.stack, self.layout, self.batch_size = stack, layout, batch_size
         self.samples = Samples(stack, batch_size, layout.total_cores)
-        self._most_rows, self._limits = most_rows, limits
+        self._most_rows, self._limits, self._room = most_rows, limits, room
         numbers = self.samples.numbers().reshape(-1)
         # The library wants the ids of each SparseCore side by side.
         self._order = np.argsort(numbers, kind="stable")
@@ -58,7 +60,7 @@ class Preparer:
         inside = _inside(buffers)
         self._count(buffers, inside, len(physical))
         demand, used = _demand(buffers, inside)
-        limits = self._limits or limits_of(demand, used, self._most_rows)
+        limits = self._limits or limits_of(demand, used, self._most_rows, self._room)
         check(self.stack, demand, used, limits, given=self._limits is not None)
         gains = self._gains(columns, rows, kept, physical, sample)
         if gains is not None:

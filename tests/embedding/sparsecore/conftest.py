@@ -44,9 +44,12 @@ def mesh() -> Mesh:
     return Mesh(np.array(jax.devices()[:2]), ("data",))
 
 
-@pytest.fixture(scope="session")
-def tables() -> tuple[TableConfig, ...]:
-    """Two tables for each of three rules, narrow, of one lane, and wider than a line."""
+@pytest.fixture(scope="session", params=["mod", "div"])
+def tables(request: Any) -> tuple[TableConfig, ...]:
+    """Two tables for each of three rules, narrow, of one lane, and wider than a line.
+
+    Their lines are dealt out to the shards, or cut into blocks.
+    """
     return tuple(
         TableConfig(
             name=f"{name}_{size}",
@@ -55,6 +58,7 @@ def tables() -> tuple[TableConfig, ...]:
             optimizer=rule,
             initializer=Uniform(scale=0.5),
             gradient_multiplier=size / 150,
+            sharding=request.param,
         )
         for name, rule in RULES.items()
         for size in (50, 300)
