@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import math
 import os
 import re
 from typing import Any
@@ -19,6 +20,8 @@ _SWITCHES = {
     "TPU_MIN_LOG_LEVEL": "3",
 }
 
+_FLAG = "--xla_tpu_use_enhanced_launch_barrier"
+"""jax itself gives it to libtpu where a TPU is attached; a saved step is to be compiled alike."""
 
 _ONE_HOST = {"v5e:2x4", "v6e:2x4"}
 """Slices of 8 chips on one host (v5litepod-8, v6e-8), where libtpu by itself takes two hosts."""
@@ -60,7 +63,7 @@ def devices_of(topology: str) -> list[Any]:
     Raises:
       ConfigError: no such topology, or libtpu, which has the compiler, is not installed.
     """
-    chip_of(topology)
+    _, sides = chip_of(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
             "planning needs the TPU compiler, which works without a TPU: "
@@ -68,9 +71,14 @@ def devices_of(topology: str) -> list[Any]:
         )
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
+    flags = os.environ.get("LIBTPU_INIT_ARGS", "")
+    if _FLAG not in flags:
+        os.environ["LIBTPU_INIT_ARGS"] = f"{flags} {_FLAG}=true".strip()
     from jax.experimental import topologies
 
-    hosts = {"chips_per_host_bounds": (2, 4, 1)} if topology in _ONE_HOST else {}
+    # By default a host has 2x2x1 chips, which libtpu 0.0.42 wants of smaller slices too.
+    one_host = topology in _ONE_HOST or math.prod(sides) < 4
+    hosts = {"chips_per_host_bounds": (*sides, 1)[:3]} if one_host else {}
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **hosts)
     except Exception as error:  # jax wraps none of what libtpu raises.
