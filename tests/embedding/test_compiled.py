@@ -67,27 +67,46 @@ TOPOLOGIES = (
 def programs(compiled_for_tpus: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """The train step of movielens.DeepFM for each topology and dim, as tpu_program.py reads it."""
     script = Path(__file__).with_name("tpu_program.py")
-    return compiled_for_tpus(script, TOPOLOGIES, timeout=300)
+    return compiled_for_tpus(script, TOPOLOGIES, timeout=600)
 
 
 WORDS = ("v5p", "v6e", "tpu7x") if words_compile() else ()
 """Chips whose DMAs reach words of 32 bytes; the others move lines of 512."""
 
+LINES_PER_ID = 3 if words_compile() else 5
+"""Lines of 512 bytes that the temporaries of a step take at most, for each id of its batch."""
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install libtpu")
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="pip install libtpu"
+)
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", TOPOLOGIES)
-def test_the_train_step_of_deepfm_on_a_tpu(name: str, programs: dict[str, Any]) -> None:
-    """Memory: at most 4 lines of 512 bytes for each id of a device's batch.
-
-    Traffic against the floor, each touched row and slot once in and once out: 1.5 times at most
-    over the whole step where words are reached, and for rows of 128 everywhere. v4 and v5e pay for
-    the rest of each line, once in and once out.
-    """
+def test_the_train_step_of_deepfm_writes_its_state_in_place(
+    name: str, programs: dict[str, Any]
+) -> None:
+    """The state is donated in full, and what is beside it is bounded by the device's batch."""
     found = programs[name]
     assert found["alias"] >= found["state"]
-    assert found["temp"] <= 4 * 512 * found["ids"]
+    lines = found["temp"] / 512 / found["ids"]
+    print(f"{found['kind']}: temporaries of {lines:.2f} lines an id")
+    assert lines <= LINES_PER_ID
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_the_train_step_of_deepfm_moves_the_touched_rows(
+    name: str, programs: dict[str, Any]
+) -> None:
+    """Traffic against the floor, each touched row and slot once in and once out.
+
+    1.5 times at most over the whole step where words are reached, and for rows of 128 everywhere.
+    Elsewhere narrow rows pay for the rest of each line, once in and once out.
+    """
+    found = programs[name]
     if not found["text"]:
-        return  # jaxlib 0.10 cannot print the program
+        pytest.skip("jaxlib 0.10 cannot print the asynchronous programs of libtpu 0.0.52")
     assert found["copies"] == []
     assert found["host"] == []
     kinds = {kind for kind, _ in found["collectives"]}

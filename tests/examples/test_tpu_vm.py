@@ -136,8 +136,10 @@ def test_in_a_bucket_a_pod_goes_on_from_one_process_and_one_process_from_the_pod
 ) -> None:
     run = gcs / "run"
     go_on(replace(task, train=replace(task.train, epochs=1)), run)
-    printed = rehearsed(environment, run, capsys)
+    kept = gcs / "compiled"
+    printed = rehearsed([*environment, "--compile-cache", kept], run, capsys)
     assert "going on from step 7:" in printed
+    assert printed.count(f" compiled programs taken from {kept}/jax-") == 2
     assert_close(task, run, alone)
 
     storage.delete(f"{run}/checkpoints/42", recursive=True)

@@ -9,7 +9,7 @@ import pytest
 
 from monolith_jax.embedding.sparsecore import library_missing
 
-PROGRAMS = ("v5p:2x2x1/dlrm", "v6e:2x2/deepfm", "tpu7x:2x2x1/deepfm")
+PROGRAMS = ("v5p:2x2x1/dlrm", "v5p:2x2x1/deepfm", "v6e:2x2/deepfm", "tpu7x:2x2x1/deepfm")
 
 pytestmark = [
     pytest.mark.skipif(bool(library_missing()), reason=library_missing() or "it is installed"),
