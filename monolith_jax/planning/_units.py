@@ -1,4 +1,4 @@
-"""Bytes and counts as people read them: in the unit that they fill."""
+"""Bytes, counts and times as people read them: in the unit that they fill."""
 
 from collections.abc import Sequence
 
@@ -21,6 +21,16 @@ def moved(value: float) -> str:
       ['0', '0.3 kB', '4.9 kB', '1.0 MB', '12.3 GB']
     """
     return in_units(value, 1000, ("kB", "MB", "GB"), 1)
+
+
+def lasting(seconds: float) -> str:
+    """Returns a time in the unit that it fills.
+
+    Example:
+      >>> [lasting(seconds) for seconds in (0, 0.000_000_51, 0.001_234, 2)]
+      ['0', '0.51 us', '1.23 ms', '2.00 s']
+    """
+    return in_units(seconds * 1e9, 1000, ("us", "ms", "s"), 2)
 
 
 def in_units(value: float, step: int, units: Sequence[str], digits: int) -> str:

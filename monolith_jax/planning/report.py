@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from monolith_jax.planning._units import held, in_units, moved
+from monolith_jax.planning._units import held, in_units, lasting, moved
 from monolith_jax.planning.chips import GIB, Chip
 from monolith_jax.planning.plan import Plan
 
@@ -27,10 +27,6 @@ def _or_unknown(plan: Plan, value: int) -> str:
     return held(value) if plan.fits else "does not fit"
 
 
-def _ms(value: float) -> str:
-    return f"{value * 1e3:,.2f} ms"
-
-
 _ROWS = (
     ("chips", lambda p: f"{p.chips:,} x {p.chip.name}"),
     ("examples a step", lambda p: f"{p.batch_size / p.chips:,.0f} of {p.batch_size:,}"),
@@ -51,9 +47,9 @@ _ROWS = (
     ("rows sent to others", lambda p: moved(p.traffic.sent)),
     ("gradients' sum", lambda p: moved(p.traffic.reduced)),
     ("operations", lambda p: in_units(p.traffic.flops, 1000, ("k", "M", "G"), 1)),
-    ("time of memory", lambda p: _ms(p.bound.memory)),
-    ("time of links", lambda p: _ms(p.bound.links)),
-    ("time of compute", lambda p: _ms(p.bound.compute)),
+    ("time of memory", lambda p: lasting(p.bound.memory)),
+    ("time of links", lambda p: lasting(p.bound.links)),
+    ("time of compute", lambda p: lasting(p.bound.compute)),
     ("samples/s at most", lambda p: f"{p.bound.samples:,.0f}"),
     ("  limited by", lambda p: p.bound.limit),
     ("samples/s, all chips", lambda p: f"{p.bound.samples * p.chips:,.0f}"),
