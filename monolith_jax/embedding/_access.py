@@ -8,6 +8,7 @@ that the batch did not touch as they were. All forms move the same values.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def read_rows(
       fills: for each array, what stands where `lookups.rows` is padded.
     """
     if lookups.lines is None:
-        found = _take_units(tables, lookups.rows, reach, fills)
+        found = take_units(tables, lookups.rows, reach, fills)
     else:
         found = [
             pick(_rows_of_units(table, lookups.lines, layout, reach), lookups.slot, fill)
@@ -55,7 +56,7 @@ def write_rows(
     """Returns the blocks with the touched rows replaced by `new` [U, dim], without the padding."""
     new = [_widen(rows, layout) for rows in new]
     if lookups.lines is None:
-        return _put_units(tables, lookups.rows, reach, new)
+        return put_units(tables, lookups.rows, reach, new)
     nobody = jnp.full(lookups.lines.shape[0] * reach.rows, NONE, jnp.int32)
     order = jnp.arange(lookups.rows.shape[0], dtype=jnp.int32)
     source = nobody.at[lookups.slot].set(
@@ -67,7 +68,7 @@ def write_rows(
         both = jnp.where((source != NONE)[:, None], pick(rows, source, 0.0), old)
         # Its own program: the TPU compiler aborts where it fuses this gather into the scatter (v6e)
         units.append(jax.lax.optimization_barrier(both.reshape(-1, reach.unit)))
-    return _put_units(tables, lookups.lines, reach, units)
+    return put_units(tables, lookups.lines, reach, units)
 
 
 def add_rows(
@@ -128,15 +129,23 @@ def _rows_of_units(table: jax.Array, units: jax.Array, layout: Layout, reach: Re
     By a program of its own, so that the compiler finds the second reading of the same units to be
     the first.
     """
-    return _take_units([table], units, reach, [0.0])[0].reshape(-1, layout.width)
+    return take_units([table], units, reach, [0.0])[0].reshape(-1, layout.width)
 
 
-def _take_units(
-    tables: Sequence[jax.Array], index: jax.Array, reach: Reach, fills: Sequence[float]
+def take_units(
+    tables: Sequence[jax.Array], index: jax.Array, reach: Reach, fills: Sequence[Any]
 ) -> list[jax.Array]:
+    """Returns units of arrays of equal shape, [U, unit] each.
+
+    Args:
+      tables: one device's blocks.
+      index: int32 [U], the units.
+      reach: how the backend reaches them.
+      fills: for each array, what stands where the index is padding; [unit] if a kernel reads it.
+    """
     if not tables:
         return []
-    if reach.form == "words":
+    if reach.kernel:
         from monolith_jax.embedding._dma import read_units
 
         found = read_units(tables, index, reach.unit, interpret=reach.interpret)
@@ -148,10 +157,11 @@ def _take_units(
     ]
 
 
-def _put_units(
+def put_units(
     tables: Sequence[jax.Array], index: jax.Array, reach: Reach, new: Sequence[jax.Array]
 ) -> list[jax.Array]:
-    if reach.form == "words":
+    """Returns the blocks with units replaced by `new`, [U, unit] each, without the padding."""
+    if reach.kernel:
         from monolith_jax.embedding._dma import write_units
 
         return write_units(tables, index, new, interpret=reach.interpret)

@@ -1,14 +1,16 @@
-"""Kernels for TPUs whose memory is reached in words of 32 bytes: parts of lines, moved by DMA.
+"""Kernels that move parts of a table's lines, or whole ones, by DMA.
 
 XLA's gather and scatter move whole lines of 128 lanes: a row of 32 costs four times its bytes, a
-number alone 128 times. A DMA moves as few as 8 lanes. The kernels walk over the indices in blocks;
+number alone 128 times. A DMA moves as few as 8 lanes where the memory's words are 32 bytes, and
+whole lines of 128 everywhere. The kernels walk over the indices in blocks;
 the copies of a block are all started before the first is waited for, and what is padding is not
 moved. A table is one line after the other in memory, `pack` units in each:
 
     unit u lies in lanes  u % pack * unit  and the following of line  u // pack
 
-They were compiled for v5p, v6e and TPU7x and interpreted on CPU, not timed. v4 and v5e move 512
-bytes at least: there Mosaic refuses the copies ("must be divisible by 512 bytes").
+They were compiled for v5p, v6e and TPU7x, with whole lines for v4 and v5e too, and interpreted on
+CPU, not timed. v4 and v5e move 512 bytes at least: there Mosaic refuses shorter copies ("must be
+divisible by 512 bytes").
 """
 
 from collections.abc import Callable, Sequence
@@ -30,9 +32,9 @@ def read_units(
     """Returns units of arrays of equal shape, each [U, unit]; anything where the index is padding.
 
     Args:
-      tables: [lines, 128], float32.
+      tables: [lines, line_width], float32.
       index: int32 [U], units; padding lies beyond the last.
-      unit: lanes, a divisor of 128 from 8 on.
+      unit: lanes, a divisor of `line_width` from 8 on.
       interpret: run the kernel's operations one by one, where there is no TPU.
     """
     count, size = len(tables), index.shape[0]
@@ -45,7 +47,7 @@ def read_units(
             pairs = zip(held, found, strict=True)
             return [pltpu.make_async_copy(table.at[at], out.at[k], done) for table, out in pairs]
 
-        _move(index, unit, tables[0].size // unit, copies)
+        _move(index, unit, tables[0].shape, copies)
 
     found: list[jax.Array] = pl.pallas_call(
         kernel,
@@ -70,7 +72,7 @@ def write_units(
     """Returns the arrays with units replaced, in place where they are donated.
 
     Args:
-      tables: [lines, 128], float32.
+      tables: [lines, line_width], float32.
       index: int32 [U], units, no two alike; padding lies beyond the last and is not written.
       new: for each array, [U, unit].
       interpret: as in `read_units`.
@@ -85,7 +87,7 @@ def write_units(
             pairs = zip(given, held, strict=True)
             return [pltpu.make_async_copy(rows.at[k], table.at[at], done) for rows, table in pairs]
 
-        _move(index, unit, tables[0].size // unit, copies)
+        _move(index, unit, tables[0].shape, copies)
 
     written: list[jax.Array] = pl.pallas_call(
         kernel,
@@ -101,9 +103,12 @@ def write_units(
     return written
 
 
-def _move(index: Any, unit: int, limit: int, copies: Callable[[Any, Any], list[Any]]) -> None:
+def _move(
+    index: Any, unit: int, shape: tuple[int, ...], copies: Callable[[Any, Any], list[Any]]
+) -> None:
     """Starts the copies of a block's units, then waits for them all."""
-    pack = 128 // unit
+    pack = shape[1] // unit
+    limit = shape[0] * pack
 
     def each(start: bool, k: Any, _: Any) -> None:
         at = index[k]

@@ -26,7 +26,9 @@ from monolith_jax.embedding._norms import table_squares
 from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._ragged import Exchange, is_ragged
-from monolith_jax.embedding._reach import Form, Reach, reach_of
+from monolith_jax.embedding._reach import Form, Reach, reach_of, reach_of_records
+from monolith_jax.embedding._record_form import RecordForm
+from monolith_jax.embedding._records import read_records, records_of, update_records
 from monolith_jax.embedding._reshard import reshard, tables_as_stored
 from monolith_jax.embedding._room import Room
 from monolith_jax.embedding._rounding import step_key
@@ -55,9 +57,9 @@ class XlaEngine:
       shards: virtual shards, the unit of distribution. Part of the layout of a checkpoint: it must
         stay the same, and the number of devices must divide it.
       seed: of the stochastic rounding of bfloat16 tables; a run that goes on needs the same.
-      form: how rows are reached: "rows", "lines", or "words", parts of lines by DMA; "auto": rows
-        on CPU and GPU, lines on TPU v4 and v5e, words on later TPUs. The same numbers are read and
-        written in every form.
+      form: how rows are reached: "rows", "lines", "words", parts of lines by DMA, or "records", a
+        row and its slots side by side; "auto": rows on CPU and GPU, lines on TPU v4 and v5e, words
+        on later TPUs. The same numbers are read and written in every form.
       exchange: how rows travel between devices: "buckets", of one size for every pair, on every
         backend; "ragged", each pair's own number, where the backend can (TPUs but v5e); "auto":
         what compiles to the better program (`_ragged`). No id is dropped by either, and both bring
@@ -121,15 +123,18 @@ class XlaEngine:
             "form": form,
             "exchange": exchange,
         }
-        kind = (jax.devices()[0] if mesh is None else mesh.devices.flat[0]).device_kind
+        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
         self.ragged = frozenset(
             stack.name
             for stack in self.stacks
-            if is_ragged(exchange, stack.layout, self.devices, kind)
+            if is_ragged(exchange, stack.layout, self.devices, device.device_kind)
         )
-        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        self.records = records_of(self.stacks, form)
+        self._form = RecordForm(self.records, self._placement)
+        self._apart = tuple(stack for stack in self.stacks if stack.name not in self.records)
         self.reach: dict[str, Reach] = {
-            stack.name: reach_of(stack, form, device) for stack in self.stacks
+            **{stack.name: reach_of(stack, form, device) for stack in self._apart},
+            **{name: reach_of_records(r.width, device) for name, r in self.records.items()},
         }
         self._prepare: Any = None
         self._id_weights: Any = None
@@ -142,9 +147,13 @@ class XlaEngine:
 
         The values depend on the key, the tables and `shards`, not on mesh, devices or backend.
         """
-        return jax.jit(self._init, out_shardings=self.state_sharding())(key)
+        return jax.jit(self._start, out_shardings=self.state_sharding())(key)
+
+    def _start(self, key: jax.Array) -> State:
+        return self._form.from_saved(self._init(key))
 
     def _init(self, key: jax.Array) -> State:
+        """Returns the state before the first step as checkpoints have it."""
         stacks = {}
         for i, stack in enumerate(self.stacks):
             make = partial(self._init_values, stack)
@@ -162,7 +171,24 @@ class XlaEngine:
         return init_block(stack, key, first, mine)
 
     def abstract_state(self) -> State:
-        """Returns the state's shapes, dtypes and shardings, for restoring a checkpoint."""
+        """Returns the state's shapes, dtypes and shardings."""
+        by_row = self._placement.by_row
+
+        def shape(name: str, _: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(self.records[name].shape, jnp.float32, sharding=by_row)
+
+        state: State = self._form.replaced(self.abstract_saved(), shape)
+        return state
+
+    def state_sharding(self) -> Any:
+        """Returns the state's shardings: tables and slots in blocks of rows, scalars everywhere."""
+        return self._form.replaced(self._saved_sharding(), lambda *_: self._placement.by_row)
+
+    def _saved_sharding(self) -> Any:
+        return state_shardings(self.stacks, self._placement.by_row, self._placement.everywhere)
+
+    def abstract_saved(self) -> State:
+        """Returns the shapes of what checkpoints have: values and slots in arrays of their own."""
         shapes: Any = {
             "step": jax.ShapeDtypeStruct((), jnp.int32),
             "stacks": {stack.name: stack_shapes(stack) for stack in self.stacks},
@@ -170,24 +196,19 @@ class XlaEngine:
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             shapes,
-            self.state_sharding(),
+            self._saved_sharding(),
         )
 
-    def state_sharding(self) -> Any:
-        """Returns the state's shardings: tables and slots in blocks of rows, scalars everywhere."""
-        return state_shardings(self.stacks, self._placement.by_row, self._placement.everywhere)
-
-    def abstract_saved(self) -> State:
-        """Returns the shapes of what checkpoints have: the state as it is."""
-        return self.abstract_state()
-
     def to_saved(self, state: State) -> State:
-        """Returns the state as checkpoints have it: as it is."""
-        return state
+        """Returns the state as checkpoints have it: as it is but for records, which are split.
+
+        Records and what is made of them are both in memory until one is let go.
+        """
+        return self._form.to_saved(state)
 
     def from_saved(self, saved: State) -> State:
-        """Returns the state of a checkpoint: as it is."""
-        return saved
+        """Returns the state of a checkpoint; the inverse of `to_saved`."""
+        return self._form.from_saved(saved)
 
     def with_sharding(self, stored: Mapping[str, str]) -> "XlaEngine":
         """Returns an engine on the same devices with its tables sharded as a checkpoint has them.
@@ -199,18 +220,18 @@ class XlaEngine:
         return XlaEngine(tables, self._features, batch_size=self.batch_size, **self._options)
 
     def resharded(self, state: State, source: "XlaEngine") -> State:
-        """Returns another engine's state as one of this engine; the other is not kept.
+        """Returns another engine's saved state as one of this engine; the other is not kept.
 
         Rows, slots and scalars are the same to the last bit, only laid out by this engine's
         `sharding`: what lets a run go on with another one than its checkpoint has.
 
         Args:
-          state: of `source`; both states are in memory while they are converted.
+          state: of `source`, as checkpoints have it; as the result, with which it is in memory.
           source: from `with_sharding`.
         """
         moved = jax.jit(
             partial(reshard, source.stacks, self.stacks),
-            out_shardings=self.state_sharding()["stacks"],
+            out_shardings=self._saved_sharding()["stacks"],
         )(state["stacks"])
         return {"step": state["step"], "stacks": moved}
 
@@ -282,16 +303,20 @@ class XlaEngine:
         Padding rows are zero.
         """
 
-        def local(values: Rows, lookups: Lookups) -> Rows:
+        def local(arrays: Any, lookups: Lookups) -> Rows:
             found: Rows = {}
-            for stack in self.stacks:
+            for stack in self._apart:
                 name, reach = stack.name, self.reach[stack.name]
-                (rows,) = read_rows([values[name]], lookups[name], stack.layout, reach, [0.0])
+                value = arrays[name]["value"]
+                (rows,) = read_rows([value], lookups[name], stack.layout, reach, [0.0])
                 found[name] = rows.astype(jnp.float32)
+            for name, record in self.records.items():
+                records = arrays[name]["records"]
+                held = read_records(record, records, lookups[name], self.reach[name])
+                found |= {member: parts["value"] for member, parts in held.items()}
             return found
 
-        values = {name: stack["value"] for name, stack in state["stacks"].items()}
-        return self._placement.split(local, (BY_ROW, BY_ROW))(values, lookups)
+        return self._placement.split(local, (BY_ROW, BY_ROW))(_arrays(state), lookups)
 
     def combine(self, rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
         """Returns each feature's vectors, float32 [batch, dim], in the order of the features.
@@ -325,14 +350,10 @@ class XlaEngine:
           rows: as gathered from `state` with `lookups`.
           gradients: shaped as `rows`.
         """
-        arrays = {
-            name: {"value": stack["value"], "slots": stack["slots"]}
-            for name, stack in state["stacks"].items()
-        }
         scalars = {name: stack["scalars"] for name, stack in state["stacks"].items()}
         updated = self._placement.split(
             self._update_blocks, (BY_ROW, EVERYWHERE, EVERYWHERE, BY_ROW, BY_ROW, BY_ROW)
-        )(arrays, scalars, state["step"], lookups, rows, gradients)
+        )(_arrays(state), scalars, state["step"], lookups, rows, gradients)
         return {
             "step": state["step"] + 1,
             "stacks": {
@@ -354,9 +375,25 @@ class XlaEngine:
         gradients: Rows,
     ) -> Any:
         """Updates every stack's block of one device."""
-        blocks = {}
+        blocks: dict[str, Any] = {
+            name: {
+                "records": update_records(
+                    record,
+                    self.reach[name],
+                    arrays[name]["records"],
+                    scalars,
+                    step,
+                    lookups[name],
+                    rows,
+                    gradients,
+                )
+            }
+            for name, record in self.records.items()
+        }
         for i, stack in enumerate(self.stacks):
             name = stack.name
+            if name in self.records:
+                continue
             rounding = None
             if stack.dtype == "bfloat16":
                 rounding = Rounding(step_key(self.seed, i, step), self._first_row(stack))
@@ -413,7 +450,8 @@ class XlaEngine:
         Raises:
           ConfigError: no such table.
         """
-        return _export.table_rows(self.stacks, state, table, start, stop)
+        saved = self._form.to_saved(state, table)
+        return _export.table_rows(self.stacks, saved, table, start, stop)
 
     def table_slots(
         self, state: State, table: str, start: int = 0, stop: int | None = None
@@ -423,7 +461,8 @@ class XlaEngine:
         Raises:
           ConfigError: no such table.
         """
-        return _export.table_slots(self.stacks, state, table, start, stop)
+        saved = self._form.to_saved(state, table)
+        return _export.table_slots(self.stacks, saved, table, start, stop)
 
     def with_table(
         self,
@@ -445,8 +484,15 @@ class XlaEngine:
         Raises:
           ConfigError: no such table or slot, or a shape that does not fit it.
         """
-        split = self._placement.by_row
-        return _export.with_table(self.stacks, state, table, rows, slots or {}, start, split)
+        saved, split = self._form.to_saved(state, table), self._placement.by_row
+        saved = _export.with_table(self.stacks, saved, table, rows, slots or {}, start, split)
+        return self._form.from_saved(saved)
+
+
+def _arrays(state: State) -> Any:
+    """Returns a state's arrays that are split over the devices, by stack."""
+    stacks = state["stacks"].items()
+    return {name: {k: x for k, x in held.items() if k != "scalars"} for name, held in stacks}
 
 
 def _check_rows(stack: Stack, devices: int) -> None:

@@ -75,7 +75,7 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
             continue
         arrays, asked = done.state.tables["stacks"][stack.name], done.batch["lookups"][stack.name]
         physical, row = stack.layout.physical_rows, 4 * stack.layout.dim
-        stored = sum(_bytes(leaf) for leaf in (arrays["value"], *arrays["slots"].values()))
+        stored = sum(_bytes(leaf) for leaf in jax.tree.leaves(arrays) if leaf.shape)
         touched = physical if stack.rule.touches_all_rows else _moved(done, stack, asked)
         rows += 2 * touched / devices * stored / physical
         ids += 3 * math.prod(asked.index.shape) / devices * row

@@ -46,7 +46,7 @@ def restore(
     engine: Any = getattr(program.engine, "saved", program.engine)  # checkpoints have its form
     then = _as_stored(engine, program.task, checkpoints.run(step))
     if then is not engine:
-        tables = then.abstract_state()
+        tables = then.abstract_saved()
         wanted["state"] = dataclasses.replace(wanted["state"], tables=tables)
     restored, run = checkpoints.restore(step, wanted)
     if then is not engine:
