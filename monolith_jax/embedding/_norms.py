@@ -14,7 +14,7 @@ def table_squares(
     """Returns the sum of the squared gradients of each table's rows in this block, [1, tables].
 
     Args:
-      stack: the tables.
+      stack: the tables, or those that these are biases to.
       lookups: this device's part.
       gradient: [U, dim], summed over duplicates; 0 in the padding.
       first: int32 [], the block's first physical row.

@@ -10,13 +10,19 @@ import jax.numpy as jnp
 from monolith_jax.embedding._init import stack_shapes
 from monolith_jax.embedding._placement import BY_ROW, Placement
 from monolith_jax.embedding._records import Place, Record
+from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.engine import State
+
+CHUNK = 524_288
+"""Biases moved at once from one order of rows to another: 2 MB on each device."""
 
 
 class RecordForm:
     """Converts states; no bit of a row or slot changes, and what is in no record stays as it is.
 
-    The arrays of one record are converted at a time, those of a virtual shard after the other.
+    The arrays of one record are converted at a time, those of a virtual shard after the other, on
+    each device by itself. Only biases cross between devices: in checkpoints they are packed, and
+    dealt out, by lines of 128 rows of their own.
 
     Args:
       records: by the lead's name.
@@ -25,15 +31,14 @@ class RecordForm:
 
     def __init__(self, records: Mapping[str, Record], placement: Placement) -> None:
         self._records = records
-        split, where = placement.split, {"out_shardings": placement.by_row}
-        self._pack = {
-            name: jax.jit(split(partial(_packed, record), (BY_ROW,)), **where)
-            for name, record in records.items()
-        }
-        self._unpack = {
-            name: jax.jit(split(partial(_unpacked, record, placement.devices), (BY_ROW,)), **where)
-            for name, record in records.items()
-        }
+        where = placement.by_row
+        self._pack, self._unpack = (
+            {
+                name: jax.jit(partial(convert, record, placement), out_shardings=where)
+                for name, record in records.items()
+            }
+            for convert in (_pack, _unpack)
+        )
 
     def replaced(self, saved: Any, make: Callable[[str, Any], Any]) -> Any:
         """Returns a tree like a saved state's with one leaf for each record; some may be there.
@@ -73,8 +78,74 @@ class RecordForm:
         return {**state, "stacks": stacks}
 
 
+def _pack(record: Record, placement: Placement, arrays: Any) -> jax.Array:
+    """Returns all devices' records, from `{stack: {"value", "slots"}}` as checkpoints have them."""
+    given = dict(arrays)
+    for bias in record.biases:
+        move = partial(_moved, bias, record.lead)
+        given[bias.name] = jax.tree.map(move, arrays[bias.name], record.places[bias.name])
+    made: jax.Array = placement.split(partial(_packed, record), (BY_ROW,))(given)
+    return made
+
+
+def _unpack(record: Record, placement: Placement, records: jax.Array) -> Any:
+    """Returns `{stack: {"value", "slots"}}` as checkpoints have them, the inverse of `_pack`."""
+    unpacked = placement.split(partial(_unpacked, record, placement.devices), (BY_ROW,))
+    found = dict(unpacked(records))
+    for bias in record.biases:
+        move = partial(_moved, record.lead, bias)
+        numbers = jax.tree.map(move, found[bias.name], record.places[bias.name])
+        shaped = jax.tree.map(lambda x, like: x.reshape(like.shape), numbers, _shapes(bias))
+        found[bias.name] = shaped
+    return found
+
+
+def _moved(old: Stack, new: Stack, array: jax.Array, place: Place) -> jax.Array:
+    """Returns numbers of one stack's rows, in its order, in the order of a stack of equal tables.
+
+    Args:
+      old: whose physical rows `array` has, one number each.
+      new: whose physical rows are wanted, [rows].
+      array: of any shape.
+      place: says what stands where no row is.
+    """
+    array = array.reshape(-1)
+    into = jnp.full(new.layout.physical_rows, place.fill, jnp.float32)
+    for table, first, goal in zip(old.tables, old.offsets, new.offsets, strict=True):
+        some = partial(_moved_some, array, old, new, table.vocab_size, first, goal)
+        into = jax.lax.fori_loop(0, -(-table.vocab_size // CHUNK), some, into)
+    return into
+
+
+def _moved_some(
+    array: jax.Array,
+    old: Stack,
+    new: Stack,
+    size: int,
+    first: int,
+    goal: int,
+    i: jax.Array,
+    into: jax.Array,
+) -> jax.Array:
+    """Returns `into` with the numbers of `CHUNK` rows of a table of `size`, the i-th such part."""
+    row = i.astype(jnp.uint32) * jnp.uint32(CHUNK) + jnp.arange(CHUNK, dtype=jnp.uint32)
+    there = row < jnp.uint32(size)
+    row = jnp.where(there, row, jnp.uint32(0))
+    moving = array[old.layout.physical(row + jnp.uint32(first))]
+    beyond = jnp.uint32(new.layout.physical_rows)
+    where = jnp.where(there, new.layout.physical(row + jnp.uint32(goal)), beyond)
+    return into.at[where].set(moving, mode="drop")
+
+
+def _shapes(stack: Stack) -> Any:
+    """Returns the shapes of a stack's values and slots in checkpoints."""
+    shapes = dict(stack_shapes(stack))
+    del shapes["scalars"]
+    return shapes
+
+
 def _packed(record: Record, arrays: Any) -> jax.Array:
-    """Returns a device's block of records, from its blocks of values and slots."""
+    """Returns a device's block of records, from those of values and slots; a bias's are [rows]."""
     rows, shards = _shards(record, arrays[record.name]["value"].shape[0], record.lead.layout.pack)
 
     def some(i: jax.Array, block: jax.Array) -> jax.Array:
@@ -91,7 +162,7 @@ def _packed(record: Record, arrays: Any) -> jax.Array:
 
 
 def _unpacked(record: Record, devices: int, block: jax.Array) -> Any:
-    """Returns a device's blocks of values and slots, with the padding they start with."""
+    """Returns a device's blocks of values and slots, padded as at first; a bias's are [rows]."""
     rows, shards = _shards(record, block.shape[0], 1)
 
     def some(i: jax.Array, arrays: Any) -> Any:
@@ -107,12 +178,13 @@ def _unpacked(record: Record, devices: int, block: jax.Array) -> Any:
         return jax.tree.map(put, arrays, made, record.places)
 
     def blank(shape: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.zeros((shape.shape[0] // devices, *shape.shape[1:]), shape.dtype)
+        return jnp.zeros((shape.shape[0] // devices, *shape.shape[1:]), jnp.float32)
 
-    arrays = {stack.name: stack_shapes(stack) for stack in record.stacks}
-    for parts in arrays.values():
-        del parts["scalars"]
-    return jax.lax.fori_loop(0, shards, some, jax.tree.map(blank, arrays))
+    arrays = {record.name: jax.tree.map(blank, _shapes(record.lead))}
+    for bias in record.biases:
+        number = jnp.zeros(block.shape[0], jnp.float32)
+        arrays[bias.name] = jax.tree.map(lambda _, n=number: n, record.places[bias.name])
+    return jax.lax.fori_loop(0, shards, some, arrays)
 
 
 def _shards(record: Record, units: int, rows: int) -> tuple[int, int]:

@@ -1,13 +1,14 @@
-"""Records: a row's value and its slots side by side, in whole lines of their own.
+"""Records: a row's value, its slots and its bias side by side, in whole lines of their own.
 
 Where a chip moves lines of 128 lanes, a row of 32 lanes costs a line of each array that has a part
 of it, in and out. In a record these parts follow each other, and the row costs its record:
 
-    [ value | its slots ... | padding ]        a multiple of 128 lanes
+    [ value | its slots ... | bias | its slots ... | padding ]        a multiple of 128 lanes
 
-Record r of the array `[physical rows, width]` is physical row r of the stack's layout, so that a
-device's block of records has the rows of its block of lines. Checkpoints have the arrays apart
-(`_record_form`).
+A bias is a row of one lane in another table that is looked up by the very same ids; it then needs
+no lookups of its own. Record r of the array `[physical rows, width]` is physical row r of the
+layout of the wider rows, so that a device's block of records has the rows of its block of lines.
+Checkpoints have the arrays apart (`_record_form`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 from monolith_jax.embedding._access import put_units, take_units
 from monolith_jax.embedding._layout import LANES
 from monolith_jax.embedding._lookups import StackLookups
+from monolith_jax.embedding._parts import Part
 from monolith_jax.embedding._reach import Reach
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.engine import Rows
@@ -38,10 +40,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Record:
-    """The rows of one stack with their slots.
+    """The rows of one stack with their slots, and those of its biases.
 
     Attributes:
-      stacks: whose rows it has.
+      stacks: whose rows it has, the lead before the biases.
 
     Example:
       >>> from monolith_jax.embedding._stacks import build_stacks
@@ -59,6 +61,11 @@ class Record:
     def lead(self) -> Stack:
         """The stack whose layout and lookups are the record's."""
         return self.stacks[0]
+
+    @property
+    def biases(self) -> tuple[Stack, ...]:
+        """The stacks of one lane that go with the lead's rows."""
+        return self.stacks[1:]
 
     @property
     def name(self) -> str:
@@ -123,19 +130,60 @@ class Record:
         return jnp.concatenate([*ordered, behind], axis=1)
 
 
-def records_of(stacks: Sequence[Stack], form: str) -> dict[str, Record]:
+def records_of(stacks: Sequence[Stack], form: str, *, biases: bool = True) -> dict[str, Record]:
     """Returns the records that stacks are kept in, by the lead's name; the others keep arrays.
 
     Not those of bfloat16, nor where a rule moves all rows at each step: there whole arrays pass
     through the chip, without the padding that records have.
+
+    Args:
+      stacks: the tables.
+      form: how rows are reached.
+      biases: whether rows may have biases with them.
     """
     if form != "records":
         return {}
-    return {
-        stack.name: Record((stack,))
-        for stack in stacks
-        if stack.dtype == "float32" and not stack.rule.touches_all_rows
-    }
+    able = [s for s in stacks if s.dtype == "float32" and not s.rule.touches_all_rows]
+    found: dict[str, Record] = {}
+    taken: set[str] = set()
+    for lead in sorted(able, key=lambda stack: stack.layout.dim == 1):
+        if lead.name in taken:
+            continue
+        free = [stack for stack in able if biases and stack.name not in taken]
+        record = Record((lead, *(stack for stack in free if _goes_with(stack, lead))))
+        taken.update(stack.name for stack in record.stacks)
+        found[lead.name] = record
+    return found
+
+
+def leads_of(stacks: Sequence[Stack], records: Mapping[str, Record]) -> dict[str, Stack]:
+    """Returns for each stack the one whose lookups are its own too: itself, or a bias's lead."""
+    leads = {stack.name: stack for stack in stacks}
+    leads |= {bias.name: record.lead for record in records.values() for bias in record.biases}
+    return leads
+
+
+def _goes_with(bias: Stack, lead: Stack) -> bool:
+    """Whether the tables of a stack are biases to those of another: alike, looked up alike."""
+    if bias.layout.dim > 1 or lead.layout.dim == 1:
+        return False
+    theirs, ours = (
+        (
+            [(table.vocab_size, table.sharding) for table in stack.tables],
+            [_asked(stack, part) for part in stack.features],
+        )
+        for stack in (bias, lead)
+    )
+    return theirs == ours
+
+
+def _asked(stack: Stack, part: Part) -> tuple[Any, ...]:
+    """Returns what decides which rows a lookup touches, and in which order."""
+    nth = [table.name for table in stack.tables].index(part.table)
+    feature = part.feature
+    rules = (feature.out_of_range, feature.negative, feature.too_long, feature.required)
+    ids = (part.ids, part.divisor, part.modulus, part.max_length)
+    return nth, feature.source, feature.weights, rules, ids
 
 
 def read_records(record: Record, records: jax.Array, lookups: StackLookups, reach: Reach) -> Any:

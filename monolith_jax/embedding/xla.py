@@ -28,7 +28,7 @@ from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._ragged import Exchange, is_ragged
 from monolith_jax.embedding._reach import Form, Reach, reach_of, reach_of_records
 from monolith_jax.embedding._record_form import RecordForm
-from monolith_jax.embedding._records import read_records, records_of, update_records
+from monolith_jax.embedding._records import leads_of, read_records, records_of, update_records
 from monolith_jax.embedding._reshard import reshard, tables_as_stored
 from monolith_jax.embedding._room import Room
 from monolith_jax.embedding._rounding import step_key
@@ -58,8 +58,8 @@ class XlaEngine:
         stay the same, and the number of devices must divide it.
       seed: of the stochastic rounding of bfloat16 tables; a run that goes on needs the same.
       form: how rows are reached: "rows", "lines", "words", parts of lines by DMA, or "records", a
-        row and its slots side by side; "auto": rows on CPU and GPU, lines on TPU v4 and v5e, words
-        on later TPUs. The same numbers are read and written in every form.
+        row, its slots and its bias side by side; "auto": rows on CPU and GPU, lines on TPU v4 and
+        v5e, words on later TPUs. The same numbers are read and written in every form.
       exchange: how rows travel between devices: "buckets", of one size for every pair, on every
         backend; "ragged", each pair's own number, where the backend can (TPUs but v5e); "auto":
         what compiles to the better program (`_ragged`). No id is dropped by either, and both bring
@@ -124,14 +124,19 @@ class XlaEngine:
             "exchange": exchange,
         }
         device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        self.records = records_of(self.stacks, form, biases=exchange != "ragged")
+        self._form = RecordForm(self.records, self._placement)
+        self.leads = leads_of(self.stacks, self.records)
+        self.asking = tuple(stack for stack in self.stacks if self.leads[stack.name] is stack)
+        self._apart = tuple(stack for stack in self.asking if stack.name not in self.records)
+        # A bias would take half a line in the ragged exchange, which packs rows of one width.
+        biased = {name for name, record in self.records.items() if record.biases}
         self.ragged = frozenset(
             stack.name
-            for stack in self.stacks
-            if is_ragged(exchange, stack.layout, self.devices, device.device_kind)
+            for stack in self.asking
+            if stack.name not in biased
+            and is_ragged(exchange, stack.layout, self.devices, device.device_kind)
         )
-        self.records = records_of(self.stacks, form)
-        self._form = RecordForm(self.records, self._placement)
-        self._apart = tuple(stack for stack in self.stacks if stack.name not in self.records)
         self.reach: dict[str, Reach] = {
             **{stack.name: reach_of(stack, form, device) for stack in self._apart},
             **{name: reach_of_records(r.width, device) for name, r in self.records.items()},
@@ -263,7 +268,7 @@ class XlaEngine:
             self._id_weights = id_weights
             per_unit = {name: reach.rows for name, reach in self.reach.items()}
             self._prepare = Preparer(
-                self.stacks,
+                self.asking,
                 self.batch_size,
                 self.devices,
                 per_unit,
@@ -272,7 +277,7 @@ class XlaEngine:
                 mine=self._placement.mine,
             )
         lookups: Lookups = self._prepare(columns)
-        for stack in self.stacks:
+        for stack in self.asking:
             if stack.weighted:
                 weights = self._id_weights(stack, columns, self.batch_size)
                 lookups[stack.name] = dataclasses.replace(lookups[stack.name], weights=weights)
@@ -329,7 +334,7 @@ class XlaEngine:
         def local(rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
             found: dict[str, jax.Array] = {}
             for stack in self.stacks:
-                here, asked = rows[stack.name], lookups[stack.name]
+                here, asked = rows[stack.name], lookups[self.leads[stack.name].name]
                 if stack.name in self.ragged:
                     here = _ragged.receive(here, asked, stack.layout, self._placement.axis)
                 elif self.devices > 1:
@@ -392,7 +397,7 @@ class XlaEngine:
         }
         for i, stack in enumerate(self.stacks):
             name = stack.name
-            if name in self.records:
+            if stack not in self._apart:
                 continue
             rounding = None
             if stack.dtype == "bfloat16":
@@ -422,10 +427,10 @@ class XlaEngine:
 
         def local(lookups: Lookups, gradients: Rows) -> dict[str, jax.Array]:
             return {
-                stack.name: table_squares(
-                    stack, lookups[stack.name], gradients[stack.name], self._first_row(stack)
+                name: table_squares(
+                    lead, lookups[lead.name], gradients[name], self._first_row(lead)
                 )
-                for stack in self.stacks
+                for name, lead in self.leads.items()
             }
 
         squares = self._placement.split(local, (BY_ROW, BY_ROW))(lookups, gradients)

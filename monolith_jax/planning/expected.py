@@ -40,7 +40,7 @@ def expected_lookups(engine: Any, batch_size: int) -> dict[str, Any]:
             batch_size,
             engine.devices,
         )
-        for stack in engine.stacks
+        for stack in engine.asking
     }
     return _placed(lookups, engine.lookups_sharding(lookups))
 

@@ -73,7 +73,8 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
             rows, exchange = rows + more[0], exchange + more[1]
             ids, sent = ids + more[2], sent + more[3]
             continue
-        arrays, asked = done.state.tables["stacks"][stack.name], done.batch["lookups"][stack.name]
+        lead = done.program.engine.leads[stack.name].name
+        arrays, asked = done.state.tables["stacks"][stack.name], done.batch["lookups"][lead]
         physical, row = stack.layout.physical_rows, 4 * stack.layout.dim
         stored = sum(_bytes(leaf) for leaf in jax.tree.leaves(arrays) if leaf.shape)
         touched = physical if stack.rule.touches_all_rows else _moved(done, stack, asked)

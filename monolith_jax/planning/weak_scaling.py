@@ -135,7 +135,7 @@ def _asked(lookups: Any, devices: int) -> int:
 def _through(engine: Any, lookups: Any) -> float:
     """Returns the bytes that the busiest device sends through the ragged exchanges, one way."""
     total = np.zeros(engine.devices)
-    for stack in engine.stacks:
+    for stack in engine.asking:
         if (parts := lookups[stack.name].parts) is not None:
             lines = parts[:, 1].sum(axis=1) - np.diagonal(parts[:, 1])
             total += lines * 4.0 * stack.layout.line_width
