@@ -363,7 +363,7 @@ class XlaEngine:
             "step": state["step"] + 1,
             "stacks": {
                 stack.name: {
-                    **updated[stack.name],
+                    **updated.get(stack.name, {}),  # a bias lies in its lead's records
                     "scalars": as_float32(stack.rule.advance(scalars[stack.name])),
                 }
                 for stack in self.stacks
