@@ -8,7 +8,6 @@ that the batch did not touch as they were. All forms move the same values.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,16 +132,9 @@ def _rows_of_units(table: jax.Array, units: jax.Array, layout: Layout, reach: Re
 
 
 def take_units(
-    tables: Sequence[jax.Array], index: jax.Array, reach: Reach, fills: Sequence[Any]
+    tables: Sequence[jax.Array], index: jax.Array, reach: Reach, fills: Sequence[float]
 ) -> list[jax.Array]:
-    """Returns units of arrays of equal shape, [U, unit] each.
-
-    Args:
-      tables: one device's blocks.
-      index: int32 [U], the units.
-      reach: how the backend reaches them.
-      fills: for each array, what stands where the index is padding; [unit] if a kernel reads it.
-    """
+    """Returns units of arrays of equal shape, [U, unit] each; a fill where the index is padding."""
     if not tables:
         return []
     if reach.kernel:
@@ -160,7 +152,7 @@ def take_units(
 def put_units(
     tables: Sequence[jax.Array], index: jax.Array, reach: Reach, new: Sequence[jax.Array]
 ) -> list[jax.Array]:
-    """Returns the blocks with units replaced by `new`, [U, unit] each, without the padding."""
+    """Returns the arrays with units replaced by `new`, [U, unit] each, without the padding."""
     if reach.kernel:
         from monolith_jax.embedding._dma import write_units
 

@@ -4,7 +4,7 @@
     rows    CPU, GPU                  the row
     lines   TPU v4, v5e; bfloat16     the row's line of 128 lanes, 512 bytes
     words   TPU v5p, v6e, TPU7x       the row, at least 8 lanes: 32 bytes
-    records where asked for           the row and its slots, in lines of their own (`_records`)
+    records where asked for           the line that has the row and its slots (`_records`)
 
 Lines and words are what TPUs' compilers take: a DMA's start and length are multiples of the
 memory's word, which is 512 bytes on v4 and v5e and 32 on the others (`_dma`), if `libtpu` is 0.0.52
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
 
+from monolith_jax.embedding._layout import Layout
 from monolith_jax.embedding._stacks import Stack
 
 Form = Literal["auto", "rows", "lines", "words", "records"]
@@ -25,6 +26,9 @@ WORD_LANES = 8
 
 _WORD_KINDS = ("TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e", "TPU7x")
 """`device_kind` of those chips."""
+
+WIDEST = 512
+"""Lanes of the widest lines that kernels move: those of 512 rows are in the chip's own memory."""
 
 _LIBTPU = (0, 0, 52)
 """The first TPU compiler that takes DMAs of single words; 0.0.42 to 0.0.51 want 512 bytes."""
@@ -50,18 +54,22 @@ class Reach:
       form: "rows", "lines", "words" or "records".
       unit: lanes moved at once.
       rows: rows in a unit; where there are several, a batch lists the units beside its rows.
+      kernel: whether a kernel moves them (`_dma`), which leaves their lists' padding out.
       interpret: whether kernels are interpreted, as they are where there is no TPU.
     """
 
     form: Form
     unit: int
     rows: int
+    kernel: bool = False
     interpret: bool = False
 
-    @property
-    def kernel(self) -> bool:
-        """Whether a kernel moves the units, and their lists' padding stays where it is."""
-        return self.form in ("words", "records")
+
+def form_on(device: Any) -> Form:
+    """Returns the form that suits a device best, of those that keep arrays."""
+    if device.platform != "tpu":
+        return "rows"
+    return "words" if device.device_kind in _WORD_KINDS and words_compile() else "lines"
 
 
 def reach_of(stack: Stack, form: Form, device: Any) -> Reach:
@@ -72,21 +80,21 @@ def reach_of(stack: Stack, form: Form, device: Any) -> Reach:
       form: "auto" chooses by the device.
       device: a jax.Device, or one of a topology that is only compiled for.
     """
-    layout = stack.layout
+    layout, float32 = stack.layout, stack.dtype == "float32"
+    whole = form == "auto" and form_on(device) == "lines" and layout.pack == 1 and float32
     if form == "auto":
-        form = "rows" if device.platform != "tpu" else "lines"
-        if form == "lines" and device.device_kind in _WORD_KINDS and words_compile():
-            form = "words"
-    if form == "records" or (form == "words" and (layout.pack == 1 or stack.dtype != "float32")):
+        form = form_on(device)
+    if form == "records" or (form == "words" and (layout.pack == 1 or not float32)):
         form = "lines"
     if form == "rows":
         return Reach(form, layout.width, 1)
     if form == "lines":
-        return Reach(form, layout.line_width, layout.pack)
+        kernel = whole and layout.line_width <= WIDEST
+        return Reach(form, layout.line_width, layout.pack, kernel)
     unit = max(layout.width, WORD_LANES)
-    return Reach(form, unit, unit // layout.width, interpret=device.platform != "tpu")
+    return Reach(form, unit, unit // layout.width, True, device.platform != "tpu")
 
 
-def reach_of_records(width: int, device: Any) -> Reach:
-    """Returns how a device reaches records of `width` lanes."""
-    return Reach("records", width, 1, interpret=device.platform != "tpu")
+def reach_of_records(layout: Layout, device: Any) -> Reach:
+    """Returns how a device reaches records that lie so in lines."""
+    return Reach("records", layout.line_width, layout.pack, True, device.platform != "tpu")

@@ -155,25 +155,30 @@ def _packed(record: Record, arrays: Any) -> jax.Array:
             return mine.reshape(rows, -1)[:, : place.lanes]
 
         made = record.join(jax.tree.map(part, arrays, record.places))
-        return jax.lax.dynamic_update_slice_in_dim(block, made, i * rows, 0)
+        made = _wide(made, layout.width, 0.0).reshape(-1, layout.line_width)
+        return jax.lax.dynamic_update_slice_in_dim(block, made, i * made.shape[0], 0)
 
-    block = jnp.zeros((shards * rows, record.width), jnp.float32)
+    layout = record.layout
+    block = jnp.zeros((shards * rows // layout.pack, layout.line_width), jnp.float32)
     return jax.lax.fori_loop(0, shards, some, block)
 
 
 def _unpacked(record: Record, devices: int, block: jax.Array) -> Any:
     """Returns a device's blocks of values and slots, padded as at first; a bias's are [rows]."""
-    rows, shards = _shards(record, block.shape[0], 1)
+    layout = record.layout
+    rows, shards = _shards(record, block.shape[0], layout.pack)
+    lines = rows // layout.pack
 
     def some(i: jax.Array, arrays: Any) -> Any:
-        made = record.split(jax.lax.dynamic_slice_in_dim(block, i * rows, rows))
+        mine = jax.lax.dynamic_slice_in_dim(block, i * lines, lines)
+        made = record.split(mine.reshape(rows, layout.width))
 
         def put(array: jax.Array, part: jax.Array, place: Place) -> jax.Array:
             size = array.shape[0] // shards
-            behind = array.size // (shards * rows) - place.lanes
-            wide = jnp.pad(part, ((0, 0), (0, behind)), constant_values=place.fill)
-            mine = wide.reshape(size, *array.shape[1:])
-            return jax.lax.dynamic_update_slice_in_dim(array, mine, i * size, 0)
+            wide = _wide(part, array.size // (shards * rows), place.fill)
+            return jax.lax.dynamic_update_slice_in_dim(
+                array, wide.reshape(size, *array.shape[1:]), i * size, 0
+            )
 
         return jax.tree.map(put, arrays, made, record.places)
 
@@ -182,9 +187,14 @@ def _unpacked(record: Record, devices: int, block: jax.Array) -> Any:
 
     arrays = {record.name: jax.tree.map(blank, _shapes(record.lead))}
     for bias in record.biases:
-        number = jnp.zeros(block.shape[0], jnp.float32)
+        number = jnp.zeros(shards * rows, jnp.float32)
         arrays[bias.name] = jax.tree.map(lambda _, n=number: n, record.places[bias.name])
     return jax.lax.fori_loop(0, shards, some, arrays)
+
+
+def _wide(rows: jax.Array, width: int, fill: float) -> jax.Array:
+    """Returns rows [n, lanes] as [n, width]."""
+    return jnp.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=fill)
 
 
 def _shards(record: Record, units: int, rows: int) -> tuple[int, int]:

@@ -1,18 +1,19 @@
-"""Records: a row's value, its slots and its bias side by side, in whole lines of their own.
+"""Records: a row's value, its slots and its bias side by side.
 
 Where a chip moves lines of 128 lanes, a row of 32 lanes costs a line of each array that has a part
-of it, in and out. In a record these parts follow each other, and the row costs its record:
+of it, in and out. In a record these parts follow each other, and the row costs one line, or as
+many as its record fills:
 
-    [ value | its slots ... | bias | its slots ... | padding ]        a multiple of 128 lanes
+    [ value | its slots ... | bias | its slots ... | padding ]    a divisor or a multiple of 128
 
 A bias is a row of one lane in another table that is looked up by the very same ids; it then needs
-no lookups of its own. Record r of the array `[physical rows, width]` is physical row r of the
-layout of the wider rows, so that a device's block of records has the rows of its block of lines.
-Checkpoints have the arrays apart (`_record_form`).
+no lookups of its own. Records follow each other in the order of the wider rows' physical rows, so
+that a device's block of records has the rows of its block of lines. Checkpoints have the arrays
+apart (`_record_form`).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from monolith_jax.embedding._access import put_units, take_units
-from monolith_jax.embedding._layout import LANES
+from monolith_jax.embedding._layout import Layout
 from monolith_jax.embedding._lookups import StackLookups
-from monolith_jax.embedding._parts import Part
 from monolith_jax.embedding._reach import Reach
+from monolith_jax.embedding._shared_lines import rows_of_lines, with_rows
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.engine import Rows
 
@@ -51,8 +52,8 @@ class Record:
       >>> from monolith_jax.optimizers import LazyAdam
       >>> table = TableConfig(name="t", vocab_size=9, dim=30, optimizer=LazyAdam())
       >>> record = Record(build_stacks([table], [], 1))
-      >>> record.shape, record.places["dim30_lazyadam"]["slots"]["v"]
-      ((12, 128), Place(start=60, lanes=30, fill=0.0))
+      >>> record.layout.width, record.shape, record.places["dim30_lazyadam"]["slots"]["v"]
+      (128, (12, 128), Place(start=60, lanes=30, fill=0.0))
     """
 
     stacks: tuple[Stack, ...]
@@ -98,92 +99,35 @@ class Record:
         return sum(place.lanes for place in jax.tree.leaves(self.places))
 
     @property
-    def width(self) -> int:
-        """Lanes of a record, padding included."""
-        return -(-self.lanes // LANES) * LANES
+    def layout(self) -> Layout:
+        """How records lie in lines; where they lie says the lead's layout."""
+        return replace(self.lead.layout, dim=self.lanes)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """The array's shape, `(physical rows, width)`."""
-        return self.lead.layout.physical_rows, self.width
+        """The array's shape, `(lines, line_width)`."""
+        return self.lead.layout.physical_rows // self.layout.pack, self.layout.line_width
 
     @cached_property
     def fills(self) -> np.ndarray:
-        """What a record of no row holds, float32 [width]."""
-        found = np.zeros(self.width, np.float32)
+        """What a record of no row holds, float32 [lanes]."""
+        found = np.zeros(self.lanes, np.float32)
         for place in jax.tree.leaves(self.places):
             found[place.start : place.start + place.lanes] = place.fill
         return found
 
     def split(self, records: jax.Array) -> dict[str, Any]:
-        """Returns the parts, [n, lanes] each, of records [n, width]; structured as `places`."""
+        """Returns the parts, [n, lanes] each, of records [n, lanes]; structured as `places`."""
         parts: dict[str, Any] = jax.tree.map(
             lambda place: records[:, place.start : place.start + place.lanes], self.places
         )
         return parts
 
     def join(self, parts: Any) -> jax.Array:
-        """Returns records [n, width] of their parts, the inverse of `split`."""
+        """Returns records [n, lanes] of their parts, the inverse of `split`."""
         pairs = zip(jax.tree.leaves(self.places), jax.tree.leaves(parts), strict=True)
         ordered = [part for _, part in sorted(pairs, key=lambda pair: pair[0].start)]
-        behind = jnp.zeros((ordered[0].shape[0], self.width - self.lanes), ordered[0].dtype)
-        return jnp.concatenate([*ordered, behind], axis=1)
-
-
-def records_of(stacks: Sequence[Stack], form: str, *, biases: bool = True) -> dict[str, Record]:
-    """Returns the records that stacks are kept in, by the lead's name; the others keep arrays.
-
-    Not those of bfloat16, nor where a rule moves all rows at each step: there whole arrays pass
-    through the chip, without the padding that records have.
-
-    Args:
-      stacks: the tables.
-      form: how rows are reached.
-      biases: whether rows may have biases with them.
-    """
-    if form != "records":
-        return {}
-    able = [s for s in stacks if s.dtype == "float32" and not s.rule.touches_all_rows]
-    found: dict[str, Record] = {}
-    taken: set[str] = set()
-    for lead in sorted(able, key=lambda stack: stack.layout.dim == 1):
-        if lead.name in taken:
-            continue
-        free = [stack for stack in able if biases and stack.name not in taken]
-        record = Record((lead, *(stack for stack in free if _goes_with(stack, lead))))
-        taken.update(stack.name for stack in record.stacks)
-        found[lead.name] = record
-    return found
-
-
-def leads_of(stacks: Sequence[Stack], records: Mapping[str, Record]) -> dict[str, Stack]:
-    """Returns for each stack the one whose lookups are its own too: itself, or a bias's lead."""
-    leads = {stack.name: stack for stack in stacks}
-    leads |= {bias.name: record.lead for record in records.values() for bias in record.biases}
-    return leads
-
-
-def _goes_with(bias: Stack, lead: Stack) -> bool:
-    """Whether the tables of a stack are biases to those of another: alike, looked up alike."""
-    if bias.layout.dim > 1 or lead.layout.dim == 1:
-        return False
-    theirs, ours = (
-        (
-            [(table.vocab_size, table.sharding) for table in stack.tables],
-            [_asked(stack, part) for part in stack.features],
-        )
-        for stack in (bias, lead)
-    )
-    return theirs == ours
-
-
-def _asked(stack: Stack, part: Part) -> tuple[Any, ...]:
-    """Returns what decides which rows a lookup touches, and in which order."""
-    nth = [table.name for table in stack.tables].index(part.table)
-    feature = part.feature
-    rules = (feature.out_of_range, feature.negative, feature.too_long, feature.required)
-    ids = (part.ids, part.divisor, part.modulus, part.max_length)
-    return nth, feature.source, feature.weights, rules, ids
+        return jnp.concatenate(ordered, axis=1)
 
 
 def read_records(record: Record, records: jax.Array, lookups: StackLookups, reach: Reach) -> Any:
@@ -191,12 +135,27 @@ def read_records(record: Record, records: jax.Array, lookups: StackLookups, reac
 
     Args:
       record: what is where.
-      records: [rows, width], one device's block.
+      records: [lines, line_width], one device's block.
       lookups: this device's part.
       reach: how the backend reaches them.
     """
-    (found,) = take_units([records], lookups.rows, reach, [record.fills])
-    return record.split(found)
+    _, found = _touched(record, records, lookups, reach)
+    there = lookups.rows < records.size // record.layout.width
+    return record.split(jnp.where(there[:, None], found[:, : record.lanes], record.fills))
+
+
+def _touched(
+    record: Record, records: jax.Array, lookups: StackLookups, reach: Reach
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the lines that hold the touched rows' records, and these, [U, width]."""
+    (lines,) = take_units([records], _units(lookups), reach, [0.0])
+    if lookups.slot is None:
+        return lines, lines
+    return lines, rows_of_lines(lines, lookups.slot, record.layout)
+
+
+def _units(lookups: StackLookups) -> Any:
+    return lookups.rows if lookups.lines is None else lookups.lines
 
 
 def update_records(
@@ -214,7 +173,7 @@ def update_records(
     Args:
       record: what is where.
       reach: how the backend reaches them.
-      records: [rows, width], one device's block.
+      records: [lines, line_width], one device's block.
       scalars: by stack, the rule's scalars of this step.
       step: int32 [], updates made before.
       lookups: this device's part.
@@ -229,5 +188,9 @@ def update_records(
             gradients[name], rows[name], held[name]["slots"], scalars[name], step, rows=True
         )
         new[name] = {"value": rows[name] + delta, "slots": slots}
-    (written,) = put_units([records], lookups.rows, reach, [record.join(new)])
+    joined = jnp.pad(record.join(new), ((0, 0), (0, record.layout.width - record.lanes)))
+    if lookups.slot is not None:
+        lines, old = _touched(record, records, lookups, reach)
+        joined = with_rows(lines, lookups.slot, record.layout, old, joined)
+    (written,) = put_units([records], _units(lookups), reach, [joined])
     return written

@@ -27,8 +27,9 @@ from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._ragged import Exchange, is_ragged
 from monolith_jax.embedding._reach import Form, Reach, reach_of, reach_of_records
+from monolith_jax.embedding._record_choice import leads_of, records_of
 from monolith_jax.embedding._record_form import RecordForm
-from monolith_jax.embedding._records import leads_of, read_records, records_of, update_records
+from monolith_jax.embedding._records import read_records, update_records
 from monolith_jax.embedding._reshard import reshard, tables_as_stored
 from monolith_jax.embedding._room import Room
 from monolith_jax.embedding._rounding import step_key
@@ -124,7 +125,9 @@ class XlaEngine:
             "exchange": exchange,
         }
         device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-        self.records = records_of(self.stacks, form, biases=exchange != "ragged")
+        self.records = records_of(
+            self.stacks, form, device, self.devices, biases=exchange != "ragged"
+        )
         self._form = RecordForm(self.records, self._placement)
         self.leads = leads_of(self.stacks, self.records)
         self.asking = tuple(stack for stack in self.stacks if self.leads[stack.name] is stack)
@@ -139,7 +142,7 @@ class XlaEngine:
         )
         self.reach: dict[str, Reach] = {
             **{stack.name: reach_of(stack, form, device) for stack in self._apart},
-            **{name: reach_of_records(r.width, device) for name, r in self.records.items()},
+            **{name: reach_of_records(r.layout, device) for name, r in self.records.items()},
         }
         self._prepare: Any = None
         self._id_weights: Any = None

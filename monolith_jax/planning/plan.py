@@ -149,9 +149,8 @@ def _tables(task: TaskConfig, done: Compiled, chips: int) -> tuple[TableBytes, .
     """Returns the tables by size; a stack's padding is shared out by rows."""
     found = []
     for stack in _stacks(task):
-        arrays = done.state.tables["stacks"][stack.name]
         total = sum(table.vocab_size for table in stack.tables)
-        values, slots = _bytes(arrays["value"]), _bytes(arrays["slots"])
+        values, slots = _kept(done, stack.name)
         for table in stack.tables:
             share = table.vocab_size / total / chips
             found.append(
@@ -164,6 +163,19 @@ def _tables(task: TaskConfig, done: Compiled, chips: int) -> tuple[TableBytes, .
                 )
             )
     return tuple(sorted(found, key=lambda t: (-t.values - t.slots, t.name)))
+
+
+def _kept(done: Compiled, name: str) -> tuple[float, float]:
+    """Returns the bytes of a stack's values and slots; a record's padding is shared by lanes."""
+    stacks = done.state.tables["stacks"]
+    if "value" in stacks[name]:
+        return _bytes(stacks[name]["value"]), _bytes(stacks[name]["slots"])
+    engine: Any = done.program.engine
+    (record,) = (r for r in engine.records.values() if name in r.places)
+    lane = _bytes(stacks[record.name]["records"]) / record.lanes
+    places = record.places[name]
+    slots = sum(place.lanes for place in places["slots"].values())
+    return lane * places["value"].lanes, lane * slots
 
 
 def _bytes(tree: Any) -> int:

@@ -25,8 +25,9 @@ def tf_variables(program: Program) -> tuple[Variable, ...]:
         for path, leaf in _flat(abstract.params).items()
     ]
     tables = {}
+    saved = program.engine.abstract_saved()["stacks"]
     for stack in program.engine.stacks:
-        dtype = np.dtype(abstract.tables["stacks"][stack.name]["value"].dtype)
+        dtype = np.dtype(saved[stack.name]["value"].dtype)
         for table in stack.tables:
             path, shape = f"{TABLES}/{table.name}", (table.vocab_size, table.dim)
             tables[table.name] = Variable(path, shape, stack.rule, _owner(stack.name), dtype)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from monolith_jax.embedding import XlaEngine
-from monolith_jax.embedding._reach import words_compile
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +69,6 @@ def programs(compiled_for_tpus: Callable[..., dict[str, Any]]) -> dict[str, Any]
     return compiled_for_tpus(script, TOPOLOGIES, timeout=600)
 
 
-WORDS = ("v5p", "v6e", "tpu7x") if words_compile() else ()
-"""Chips whose DMAs reach words of 32 bytes; the others move lines of 512."""
-
 LINES_PER_ID = 3 if words_compile() else 5
 """Lines of 512 bytes that the temporaries of a step take at most, for each id of its batch."""
 
@@ -101,8 +97,7 @@ def test_the_train_step_of_deepfm_moves_the_touched_rows(
 ) -> None:
     """Traffic against the floor, each touched row and slot once in and once out.
 
-    1.5 times at most over the whole step where words are reached, and for rows of 128 everywhere.
-    Elsewhere narrow rows pay for the rest of each line, once in and once out.
+    1.5 times at most over the whole step: where words are reached, and where lines are, by records.
     """
     found = programs[name]
     if not found["text"]:
@@ -112,17 +107,16 @@ def test_the_train_step_of_deepfm_moves_the_touched_rows(
     kinds = {kind for kind, _ in found["collectives"]}
     assert kinds == {"all-to-all", "all-reduce"}
     assert all(size <= 512 * found["ids"] for _, size in found["collectives"])
-    chip, dim = name.split(":")[0], name.split("/")[1]
+    dim = name.split("/")[1]
     floors, moved = found["floors"], found["moved"]
     for stack, floor in floors.items():
-        width = int(stack.split("_")[0].removeprefix("dim"))
-        words = chip in WORDS and width < 128
         # What is moved for a row: the row, or the word or line that holds it. XLA's gathers also
         # read the padding of the lists, a quarter more at most here; the kernels do not.
-        times = max(width, 8) / width if words else max(width, 128) / width * 1.25
+        times = found["units"][stack] / found["lanes"][stack]
+        times *= 1.0 if stack in found["kernels"] else 1.25
         ratio = moved[stack] / floor
-        print(f"{found['kind']}, dim {width}: {ratio:.2f} times the floor")
+        print(f"{found['kind']}, {stack}: {ratio:.2f} times the floor")
         assert 1.0 <= ratio <= times
     total = sum(moved.values()) / sum(floors.values())
     print(f"{found['kind']}, dim {dim} and the biases: {total:.2f} times the floor")
-    assert chip not in WORDS or total <= 1.5
+    assert total <= 1.5

@@ -184,12 +184,18 @@ def test_what_no_record_holds_is_reached_by_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dim", "lanes", "width"), [(32, 96, 128), (43, 129, 256), (128, 384, 384)]
+    ("dim", "lanes", "width", "shape"),
+    [
+        (1, 3, 4, (4, 128)),
+        (30, 90, 128, (100, 128)),
+        (43, 129, 256, (100, 256)),
+        (128, 384, 384, (100, 384)),
+    ],
 )
-def test_a_record_is_whole_lines(dim: int, lanes: int, width: int) -> None:
-    table = TableConfig(name="t", vocab_size=9, dim=dim, optimizer=LazyAdam())
-    record = Record(build_stacks([table], [], 1))
-    assert (record.lanes, record.width) == (lanes, width)
-    filled = np.arange(2 * width, dtype=np.float32).reshape(2, width)
-    filled[:, lanes:] = 0.0
+def test_where_a_record_lies(dim: int, lanes: int, width: int, shape: tuple[int, int]) -> None:
+    """Narrow ones share lines; all are as many as there is room for rows, in lines of their own."""
+    table = TableConfig(name="t", vocab_size=99, dim=dim, optimizer=LazyAdam())
+    record = Record(build_stacks([table], [], 1 if dim < 128 else 4))
+    assert (record.lanes, record.layout.width, record.shape) == (lanes, width, shape)
+    filled = np.arange(2 * lanes, dtype=np.float32).reshape(2, lanes)
     np.testing.assert_array_equal(record.join(record.split(filled)), filled)

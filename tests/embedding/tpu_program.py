@@ -43,10 +43,11 @@ def task_of(dim: int, devices: int) -> TaskConfig:
     )
 
 
-def arguments(program: Program) -> tuple[dict[str, Any], dict[str, int], dict[str, float]]:
+def arguments(program: Program) -> tuple[dict[str, Any], dict[str, int], dict[str, Any]]:
     """Returns the step's batch as shapes with shardings, and by stack the rows that it touches.
 
-    And how much of the stack's lists is moved: not the padding, where kernels move the rows.
+    And how much of the stack's lists is moved, of how much: not the padding, where kernels move
+    the rows.
     """
     task, batch = program.task, program.task.input.batch_size
     rng = np.random.default_rng(0)
@@ -57,13 +58,13 @@ def arguments(program: Program) -> tuple[dict[str, Any], dict[str, int], dict[st
         columns.setdefault(feature.source, rng.integers(0, sizes[feature.table], shape))
     lookups = program.engine.prepare(columns)
     touched, full = {}, {}
-    for stack in program.engine.stacks:
+    for stack in program.engine.asking:
         block, asked = stack.layout.physical_rows // program.engine.devices, lookups[stack.name]
         touched[stack.name] = int((np.asarray(asked.rows) < block).sum())
         reach = program.engine.reach[stack.name]
         units = np.asarray(asked.rows if asked.lines is None else asked.lines)
-        there = float((units < block // reach.rows).mean())
-        full[stack.name] = there if reach.form == "words" else 1.0
+        there = int((units < block // reach.rows).sum())
+        full[stack.name] = (there if reach.kernel else units.size, units.size)
     one = jax.ShapeDtypeStruct((batch,), np.float32)
     arrays = {"dense": jax.ShapeDtypeStruct((batch, 0), np.float32), "label": one, "weight": one}
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lookups)
@@ -84,19 +85,25 @@ def report(topology: str, dim: int) -> dict[str, Any]:
     )
     program = Program(task_of(dim, len(devices)), devices)
     batch, touched, full = arguments(program)
-    whole = program.abstract_checkpoint()
-    lowered = program.train_step.lower(whole["state"], whole["window"], batch)
-    compiled = lowered.compile()
+    state, window = program.abstract_state(), program.abstract_checkpoint()["window"]
+    compiled = program.train_step.lower(state, window, batch).compile()
     memory: Any = compiled.memory_analysis()
-    stacks = program.engine.stacks
-    state = whole["state"]
+    engine, stacks = program.engine, program.engine.stacks
     parts = [leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(state)]
     sizes = [leaf.dtype.itemsize for leaf in jax.tree.leaves(state)]
-    blocks = {s.name: (s.layout.shape[0] // len(devices), s.layout.line_width) for s in stacks}
-    floors = {
-        s.name: 2 * touched[s.name] * (1 + len(s.rule.slots)) * s.layout.dim * 4 // len(devices)
-        for s in stacks
+    shapes = {s.name: s.layout.shape for s in engine.asking}
+    shapes |= {name: record.shape for name, record in engine.records.items()}
+    blocks = {name: (shape[0] // len(devices), shape[1]) for name, shape in shapes.items()}
+    # By what is looked up: of a row, with what lies beside it, the lanes in use and those moved.
+    lanes = dict.fromkeys(shapes, 0)
+    for s in stacks:
+        lanes[engine.leads[s.name].name] += (1 + len(s.rule.slots)) * s.layout.dim
+    units = {
+        s.name: engine.reach[s.name].unit
+        * (1 if s.name in engine.records else 1 + len(s.rule.slots))
+        for s in engine.asking
     }
+    floors = {name: 2 * touched[name] * n * 4 // len(devices) for name, n in lanes.items()}
     found = {
         "name": f"{topology}/{dim}",
         "kind": devices[0].device_kind,
@@ -105,10 +112,14 @@ def report(topology: str, dim: int) -> dict[str, Any]:
         "alias": memory.alias_size_in_bytes,
         "temp": memory.temp_size_in_bytes,
         "floors": floors,
+        "lanes": lanes,
+        "units": units,
+        "kernels": [s.name for s in engine.asking if engine.reach[s.name].kernel],
     }
     found |= _read(compiled, blocks)
     if found["text"]:
-        found["moved"] = {name: full[name] * moved for name, moved in found["traffic"].items()}
+        traffic = found["traffic"].items()
+        found["moved"] = {name: n * full[name][0] // full[name][1] for name, n in traffic}
     return found
 
 

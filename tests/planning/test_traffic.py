@@ -13,7 +13,9 @@ from monolith_jax.planning.traffic import traffic_of
 BATCH, DIM = 64, 32
 
 
-@pytest.mark.parametrize(("form", "times"), [("rows", 1), ("words", 1), ("lines", 4)])
+@pytest.mark.parametrize(
+    ("form", "times"), [("rows", 1), ("words", 1), ("lines", 4), ("records", 2)]
+)
 def test_all_of_a_line_is_counted_where_lines_are_moved(form: Any, times: int) -> None:
     table = TableConfig(name="user", vocab_size=4096, dim=DIM, optimizer=Adagrad())
     features = (FeatureConfig(name="user", table="user"),)

@@ -87,6 +87,7 @@ class SparseCoreEngine:
             axis=axis,
             shards=shards,
             seed=seed,
+            form="lines",  # whose state is what checkpoints have
         )
         self.stacks: tuple[Stack, ...] = self.saved.stacks
         self.batch_size, self.shards, self.seed = batch_size, shards, seed
