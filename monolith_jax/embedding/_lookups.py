@@ -55,4 +55,4 @@ class StackLookups:
 
 
 Lookups: TypeAlias = dict[str, StackLookups]
-"""The lookups of one batch, by stack."""
+"""The lookups of one batch, by stack; biases that lie in records take those of their lead."""

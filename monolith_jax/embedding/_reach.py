@@ -4,7 +4,7 @@
     rows    CPU, GPU                  the row
     lines   TPU v4, v5e; bfloat16     the row's line of 128 lanes, 512 bytes
     words   TPU v5p, v6e, TPU7x       the row, at least 8 lanes: 32 bytes
-    records where asked for           the line that has the row and its slots (`_records`)
+    records TPU v4, v5e               the line that has the row and all its slots (`_records`)
 
 Lines and words are what TPUs' compilers take: a DMA's start and length are multiples of the
 memory's word, which is 512 bytes on v4 and v5e and 32 on the others (`_dma`), if `libtpu` is 0.0.52

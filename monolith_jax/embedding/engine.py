@@ -8,7 +8,11 @@ import jax
 from monolith_jax.embedding._lookups import Lookups
 
 State: TypeAlias = dict[str, Any]
-"""`{"step": int32 [], "stacks": {stack: {"value", "slots": {name}, "scalars": {name}}}}`."""
+"""`{"step": int32 [], "stacks": {stack: {"value", "slots": {name}, "scalars": {name}}}}`.
+
+In a state of records (`_records`) "records" stands for a stack's value and slots, and with a bias
+its scalars alone.
+"""
 
 Rows: TypeAlias = dict[str, jax.Array]
 """By stack, float32 [D * U, dim]: the rows that a batch touches, each once."""

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
+from monolith_jax.embedding import XlaEngine
 from monolith_jax.embedding.sparsecore import SparseCoreEngine, SparseCores, library_missing
 from monolith_jax.errors import ConfigError
-from monolith_jax.optimizers import RowwiseAdagrad
+from monolith_jax.optimizers import LazyAdam, RowwiseAdagrad
 from monolith_jax.task import TaskConfig
 from monolith_jax.training import Program, engines, train
 from monolith_jax.training.engines import choose, engine_refusals
@@ -123,3 +124,38 @@ def test_a_run_changes_its_engine_at_every_checkpoint(
     for name, value in plain.items():
         if isinstance(value, float) and "second" not in name:
             np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_a_run_changes_its_form_at_every_checkpoint(
+    made: Changed, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows, then records with a bias beside its vector, then rows: the numbers of rows alone."""
+
+    def biased(epochs: int) -> TaskConfig:
+        task = made(64, devices=2, engine="xla", epochs=epochs)
+        alone = ("user", "user_bias")
+        rule = LazyAdam(learning_rate=0.01)
+        tables = [
+            dataclasses.replace(table, optimizer=rule if table.name in alone else table.optimizer)
+            for table in task.tables
+        ]
+        return dataclasses.replace(task, tables=tuple(tables))
+
+    plain = train(biased(3), str(tmp_path / "plain"), show=False)
+    for epochs in (1, 2, 3):
+        with monkeypatch.context() as patch:
+            if epochs == 2:
+                patch.setattr(engines, "XlaEngine", functools.partial(XlaEngine, form="records"))
+            engine: Any = Program(biased(epochs), jax.devices()[:2]).engine
+            biases = [
+                name
+                for r in engine.records.values()
+                for b in r.biases
+                for name in (t.name for t in b.tables)
+            ]
+            assert biases == (["user_bias"] if epochs == 2 else [])
+            found = train(biased(epochs), str(tmp_path / "changing"), show=False)
+    assert found.keys() == plain.keys()
+    for name, value in plain.items():
+        if "second" not in name:
+            assert found[name] == value, name
