@@ -94,6 +94,16 @@ def test_two_processes_equal_one_process_of_as_many_devices(
             np.testing.assert_array_equal(array, want[key], err_msg=key)
 
 
+@pytest.mark.parametrize("where", ["one", "process 0", "process 1"])
+def test_records_are_converted_across_processes(where: str, ended: dict[str, Ended]) -> None:
+    """Rows, biases and slots go in and come out, and are trained, as on eight devices."""
+    kinds = ("records/apart/",) if where == "one" else ("records/apart/", "records/shared/")
+    want = {key: array for key, array in ended["eight"].items() if key.startswith(kinds)}
+    assert len(want) == 6 * len(kinds)
+    for key, array in want.items():
+        np.testing.assert_array_equal(ended[where][key], array, err_msg=key)
+
+
 def test_the_steps_moved_every_table(script: Any, ended: dict[str, Ended]) -> None:
     for rule in RULES:
         for kind in ("apart", "shared"):

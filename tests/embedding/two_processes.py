@@ -64,6 +64,19 @@ def engine_on(mesh: Mesh | None) -> XlaEngine:
     return XlaEngine(tables, features, batch_size=BATCH, mesh=mesh, shards=16)
 
 
+def records_on(mesh: Mesh | None) -> XlaEngine:
+    """An engine that keeps a table's rows, their slots and biases in records."""
+    rule = LazyAdam(learning_rate=0.05)
+    tables = [
+        TableConfig(name=name, vocab_size=VOCAB, dim=dim, optimizer=rule)
+        for name, dim in (("vector", DIM), ("bias", 1))
+    ]
+    features = [FeatureConfig(name=t.name, column="one", table=t.name) for t in tables]
+    engine = XlaEngine(tables, features, batch_size=BATCH, mesh=mesh, shards=16, form="records")
+    assert [len(record.biases) for record in engine.records.values()] == [1]
+    return engine
+
+
 def batches(kind: str) -> list[dict[str, np.ndarray]]:
     """Batches of ids with repeats: "apart", none in two devices' examples; "shared", anywhere."""
     rng = np.random.default_rng(0)
@@ -78,13 +91,19 @@ def batches(kind: str) -> list[dict[str, np.ndarray]]:
 
 
 def train(mesh: Mesh | None) -> dict[str, np.ndarray]:
+    """Returns every table and slot after the steps: `KIND/TABLE/SLOT`, `records/KIND/...`."""
+    inside = train_on(records_on(mesh))
+    return train_on(engine_on(mesh)) | {f"records/{key}": array for key, array in inside.items()}
+
+
+def train_on(engine: XlaEngine) -> dict[str, np.ndarray]:
     """Returns every table and slot after the steps, by kind of batch: `KIND/TABLE/SLOT`."""
-    engine = engine_on(mesh)
     rng = np.random.default_rng(1)
     start = engine.init(jax.random.key(0))
-    for name in RULES:
-        start = engine.with_table(start, name, rng.normal(size=(VOCAB, DIM)).astype(np.float32))
-    by_row = engine.state_sharding()["stacks"][engine.stacks[0].name]["value"]
+    tables = {table.name: table for stack in engine.stacks for table in stack.tables}
+    for name in sorted(tables):
+        rows = rng.normal(size=(VOCAB, tables[name].dim)).astype(np.float32)
+        start = engine.with_table(start, name, rows)
 
     def one(state: Any, lookups: Any, target: Any) -> Any:
         rows = engine.gather(state, lookups)
@@ -97,13 +116,15 @@ def train(mesh: Mesh | None) -> dict[str, np.ndarray]:
         return engine.update(state, lookups, rows, jax.grad(loss)(rows))
 
     step, found = jax.jit(one, out_shardings=engine.state_sharding()), {}
-    target = place(np.linspace(-1, 1, BATCH, dtype=np.float32), by_row)
+    target = np.linspace(-1, 1, BATCH, dtype=np.float32)
     for kind in ("apart", "shared"):
         state = start
         for batch in batches(kind):
             lookups = engine.prepare(batch)
-            state = step(state, place_all(lookups, engine.lookups_sharding(lookups)), target)
-        for name in RULES:
+            where = engine.lookups_sharding(lookups)
+            split = jax.tree.leaves(where)[0]
+            state = step(state, place_all(lookups, where), place(target, split))
+        for name in tables:
             found[f"{kind}/{name}/value"] = engine.table_rows(state, name)
             for slot, values in engine.table_slots(state, name).items():
                 found[f"{kind}/{name}/{slot}"] = values
