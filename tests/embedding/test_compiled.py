@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from monolith_jax.embedding import XlaEngine
+from monolith_jax.embedding._reach import words_compile
 
 
 @pytest.fixture(scope="module")
