@@ -9,8 +9,9 @@ import numpy as np
 from monolith_jax.embedding._ids import physical_rows
 from monolith_jax.embedding._ladder import capacity
 from monolith_jax.embedding._lookups import Lookups, StackLookups
+from monolith_jax.embedding._marks import PairScratch
 from monolith_jax.embedding._none import NONE
-from monolith_jax.embedding._pairs import PairScratch, pairs_of
+from monolith_jax.embedding._pairs import pairs_of
 from monolith_jax.embedding._room import NO_ROOM, Room
 from monolith_jax.embedding._route import LEAST_ROWS, route
 from monolith_jax.embedding._stacks import Stack
@@ -67,7 +68,7 @@ class Preparer:
         block = stack.layout.physical_rows // self._devices
         per_unit = self._per_unit[stack.name]
         pack = stack.layout.pack if stack.name in self._ragged else 0
-        pairs = pairs_of(rows, block, mine, per_unit, self._scratch(stack, PairScratch))
+        pairs = pairs_of(rows, block, mine, per_unit, self._scratch(stack, PairScratch, block))
         exchange = route(pairs, mine, block, pack, room.send)
         size = _size(int(pairs.owned.max()), min(rows.size, block), room.rows)
         held = np.split(pairs.rows, np.cumsum(pairs.owned[mine])[:-1])
@@ -86,7 +87,9 @@ class Preparer:
 
     def _on_one_device(self, stack: Stack, columns: Mapping[str, Any]) -> StackLookups:
         rows = physical_rows(stack, columns, self._batch_size)
-        unique, index = unique_rows(rows.reshape(-1), self._scratch(stack, Scratch))
+        unique, index = unique_rows(
+            rows.reshape(-1), self._scratch(stack, Scratch, stack.layout.physical_rows)
+        )
         block, room = stack.layout.physical_rows, self._room.get(stack.name, NO_ROOM)
         size = _size(len(unique), min(rows.size, block), room.rows)
         lines, slot = None, None
@@ -97,10 +100,10 @@ class Preparer:
         rows_of_owner = _padded([unique], self._mine, size, block)
         return StackLookups(rows_of_owner, index.reshape(rows.shape), lines=lines, slot=slot)
 
-    def _scratch(self, stack: Stack, kind: type[T]) -> T:
+    def _scratch(self, stack: Stack, kind: type[T], rows: int) -> T:
         scratches = self._local.__dict__.setdefault("scratches", {})
         if stack.name not in scratches:
-            scratches[stack.name] = kind(stack.layout.physical_rows)
+            scratches[stack.name] = kind(rows)
         found: T = scratches[stack.name]
         return found
 

@@ -135,20 +135,25 @@ def _spread(mine, counts, starts, most, places, send):  # type: ignore[no-untype
       send: int32, flat; written to.
 
     Returns:
-      int64 [over], the places of the rows beyond `most` of their pair, in order.
+      int64 [over], the places of the rows beyond `most` of their pair; by asker, then by owner.
     """
     left = np.empty(places.shape[0], np.int64)
-    i = over = 0
+    at, i = np.zeros(counts.shape[0], np.int64), 0
+    for owner in range(counts.shape[0]):
+        at[owner] = i
+        i += counts[owner].sum() if mine[owner] else 0
+    over = 0
     for asker in range(counts.shape[1]):
         for owner in range(counts.shape[0]):
             if mine[owner]:
                 for nth in range(counts[owner, asker]):
+                    place = places[at[owner] + nth]
                     if nth < most:
-                        send[starts[owner, asker] + nth] = places[i]
+                        send[starts[owner, asker] + nth] = place
                     else:
-                        left[over] = places[i]
+                        left[over] = place
                         over += 1
-                    i += 1
+                at[owner] += counts[owner, asker]
     return left[:over]
 
 

@@ -14,18 +14,13 @@ from monolith_jax.embedding._none import NONE
 
 
 class Scratch:
-    """The bitmaps of one stack, all zero between calls; for one thread at a time.
+    """The bitmaps of one stack, all zero between calls; for one thread at a time."""
 
-    Args:
-      rows: of the table.
-      rank: whether the ids' places are wanted, too; without, 0.13 bytes per row.
-    """
-
-    def __init__(self, rows: int, rank: bool = True) -> None:
+    def __init__(self, rows: int) -> None:
         words = -(-rows // 64)
         self.words = np.zeros(words, np.uint64)
         self.summary = np.zeros(-(-words // 64), np.uint64)
-        self.rank = np.zeros(words if rank else 0, np.int32)
+        self.rank = np.zeros(words, np.int32)
 
 
 def unique_rows(rows: np.ndarray, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:

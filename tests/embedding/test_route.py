@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from monolith_jax.embedding import FeatureConfig, TableConfig
 from monolith_jax.embedding._ids import physical_rows
 from monolith_jax.embedding._lookups import StackLookups
+from monolith_jax.embedding._marks import PairScratch
 from monolith_jax.embedding._none import NONE
-from monolith_jax.embedding._pairs import PairScratch, pairs_of
+from monolith_jax.embedding._pairs import pairs_of
 from monolith_jax.embedding._placement import Placement
 from monolith_jax.embedding._prepare import Preparer
 from monolith_jax.embedding._stacks import Stack, build_stacks
@@ -145,7 +146,7 @@ def test_each_process_makes_its_part_of_the_whole(case: Any, seed: int) -> None:
 def test_ids_of_others_are_counted_and_not_listed() -> None:
     rows = np.arange(64).reshape(1, 64) * 3 % 50
     mine = np.array([False, True, False, False])
-    pairs = pairs_of(rows, 16, mine, 4, PairScratch(64))
+    pairs = pairs_of(rows, 16, mine, 4, PairScratch(16))
     parts = np.split(rows[0], 4)
     counts = [[len(np.unique(part[part // 16 == owner])) for part in parts] for owner in range(4)]
     np.testing.assert_array_equal(pairs.counts, counts)
