@@ -78,14 +78,15 @@ class Placement:
         return jnp.int32(0) if self.devices == 1 else jax.lax.axis_index(self.axis)
 
     def split(self, function: Any, inputs: Sequence[Spread]) -> Any:
-        """Returns `function` mapped over the devices' parts; itself where there is one device.
+        """Returns `function` mapped over the devices' parts; itself where this machine has the one.
 
         Args:
           function: from the parts of its arguments to its part of the result, a pytree of arrays
             whose leading axis is split.
           inputs: how each argument is spread.
         """
-        if self.devices == 1:
+        # One that is only compiled for must be named: kernels ask which chip they are made for.
+        if self.devices == 1 and self.platform == jax.devices()[0].platform:
             return function
         specs = {BY_ROW: P(self.axis), EVERYWHERE: P()}
         return jax.shard_map(

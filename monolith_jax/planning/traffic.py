@@ -77,7 +77,7 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
         arrays, asked = done.state.tables["stacks"][stack.name], done.batch["lookups"][lead]
         physical, row = stack.layout.physical_rows, 4 * stack.layout.dim
         stored = sum(_bytes(leaf) for leaf in jax.tree.leaves(arrays) if leaf.shape)
-        touched = physical if stack.rule.touches_all_rows else _moved(done, stack, asked)
+        touched = physical if stack.rule.touches_all_rows else _moved(done, lead, asked)
         rows += 2 * touched / devices * stored / physical
         ids += 3 * math.prod(asked.index.shape) / devices * row
         if devices > 1:
@@ -92,11 +92,11 @@ def traffic_of(stacks: Any, done: Compiled, devices: int, per_chip: int) -> Traf
     return Traffic(*(per_chip * value for value in each))
 
 
-def _moved(done: Compiled, stack: Any, asked: Any) -> int:
-    """Returns the rows that are moved, of all devices: all of a line, where lines are moved."""
+def _moved(done: Compiled, name: str, asked: Any) -> int:
+    """Returns the rows that a stack's lookups move, of all devices: all of a line, of lines."""
     if asked.lines is None:
         return int(asked.rows.shape[0])
-    return int(asked.lines.shape[0] * done.program.engine.reach[stack.name].rows)
+    return int(asked.lines.shape[0] * done.program.engine.reach[name].rows)
 
 
 def _received(asked: Any, devices: int) -> int:

@@ -47,6 +47,17 @@ def test_a_model_on_one_chip_and_on_chips_of_two_devices() -> None:
     assert four["traffic"]["exchange"] > 0
 
 
+def test_rows_that_kernels_move_are_planned_for_one_chip() -> None:
+    """v5e keeps values, slots and biases in records: 27 lanes of 32, a third of them values."""
+    done = plan("movielens.DeepFM", "--topology", "v5e:1x1,v6e:1x1", "--json")
+    assert done.returncode == 0, done.stderr
+    records, words = json.loads(done.stdout)
+    for found in (records, words):
+        assert found["fits"]
+        assert found["slots"] == pytest.approx(2 * found["values"], rel=1e-3)
+        assert found["traffic"]["rows"] > 0
+
+
 def test_what_does_not_fit_says_what_to_change() -> None:
     done = plan("criteo.MLPerfDLRM", "--topology", "v5e:2x2", "--input.batch_size", "4096")
     assert done.returncode == 0, done.stderr
