@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from monolith_jax.embedding import XlaEngine
-from monolith_jax.embedding._reach import words_compile
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def programs(compiled_for_tpus: Callable[..., dict[str, Any]]) -> dict[str, Any]
     return compiled_for_tpus(script, TOPOLOGIES, timeout=600)
 
 
-LINES_PER_ID = 3 if words_compile() else 5
+LINES_PER_ID = 3
 """Lines of 512 bytes that the temporaries of a step take at most, for each id of its batch."""
 
 needs_compiler = pytest.mark.skipif(
