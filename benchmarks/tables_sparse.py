@@ -2,7 +2,8 @@
 
 One step: 65,536 Zipf ids look rows up, the loss is `sum((row - target)^2)`, and the optimizer moves
 the touched rows. Ours counts everything from the batch's ids on: deduplication on the host, the
-transfer, the donated step. TF's is one call of a graph-mode session on the same ids.
+transfer, the donated step. TF's is one call of a graph-mode session on the same ids. Malloc keeps
+what is freed, for both sides (`cpu_memory`).
 
     python -m benchmarks.tables_sparse [--json FILE] [--quick]
 """
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import _harness
+from monolith_jax.cpu_memory import keep_freed_memory, step_options, use_huge_pages
 from monolith_jax.embedding import Constant, FeatureConfig, TableConfig, XlaEngine
 from monolith_jax.optimizers import Adagrad, Momentum, RMSProp, RowwiseAdagrad, UpdateRule
 
@@ -50,6 +52,7 @@ def ours(case: Case) -> Callable[[], object]:
     )
     engine = XlaEngine([table], [FeatureConfig(name="f", table="t")], batch_size=case.ids)
     state, turn = engine.init(jax.random.key(0)), iter(_cycle(case.batches()))
+    use_huge_pages(state)
     target = jnp.ones((case.ids, case.dim))
 
     def step(state: Any, lookups: Any, target: jax.Array) -> Any:
@@ -61,7 +64,7 @@ def ours(case: Case) -> Callable[[], object]:
         value, gradients = jax.value_and_grad(loss)(rows)
         return engine.update(state, lookups, rows, gradients), value
 
-    compiled = jax.jit(step, donate_argnums=0)
+    compiled = jax.jit(step, donate_argnums=0, compiler_options=step_options())
 
     def one() -> object:
         nonlocal state
@@ -122,6 +125,7 @@ def cases(quick: bool) -> list[Case]:
 
 def main() -> None:
     args = _harness.arguments(__doc__)
+    keep_freed_memory()
     rows = []
     for case in cases(args.quick):
         rows.append(

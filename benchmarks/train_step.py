@@ -1,13 +1,15 @@
 """A whole train step of a DeepFM against the same model in TF1 graph mode and in plain JAX.
 
 26 ids of Zipf 1.05 over tables of 10 M x 16 in all, 13 floats, batch 16,384; Adagrad on the tables,
-Adam on the rest. Ours is `training.Program`'s own step, and counts the host's half (deduplication
-and transfer) too. TF's is one call of a graph-mode session. Plain JAX differentiates through
-`table[ids]`, which makes a dense gradient, and updates it with the same rules, donated.
+Adam on the rest. Ours is `training.Program`'s own step, with tables in huge pages as `train` puts
+them, and counts the host's half (deduplication and transfer) too. TF's is one call of a graph-mode
+session. Plain JAX differentiates through `table[ids]`, which makes a dense gradient, and updates it
+with the same rules, donated. Each contest has a process of its own, in which malloc keeps what is
+freed, for both sides, as it does in `monolith-jax` (`cpu_memory`).
 
-Further rows hold our step on tables of 1 M rows (ours) against 50 M (theirs): the ratio is how much
-a larger table costs. Memory is printed for a process of its own, started with `--memory`
-(Linux).
+Two more rows hold 50 M rows (theirs) against 1 M (ours) of one and the same side: that ratio is how
+much a larger table costs, where a batch touches a seventh more distinct rows too. Last comes the
+memory of a process of its own, started with `--memory` (Linux).
 
     python -m benchmarks.train_step [--json FILE] [--quick]
 """
@@ -17,10 +19,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import itertools
+import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ import numpy as np
 import optax
 
 from benchmarks import _harness
+from monolith_jax.cpu_memory import keep_freed_memory, use_huge_pages
 from monolith_jax.embedding import Constant, FeatureConfig, TableConfig
 from monolith_jax.input import Batch
 from monolith_jax.models import DeepFMConfig
@@ -87,17 +91,18 @@ class Case:
         return made
 
 
-def ours(case: Case) -> Callable[[], object]:
+def ours(case: Case, batches_kept: int = BATCHES) -> Callable[[], object]:
     """The package's own step, the host's half counted in."""
     program = Program(case.task(), jax.devices()[:1])
     batches = []
-    for ids, floats, labels in case.batches():
+    for ids, floats, labels in case.batches()[:batches_kept]:
         columns: dict[str, Any] = {f"c{i}": np.ascontiguousarray(ids[:, i]) for i in range(IDS)}
         columns |= {f"f{i}": np.ascontiguousarray(floats[:, i]) for i in range(FLOATS)}
         columns["label"] = labels
         batches.append(Batch(columns, np.ones(case.batch, np.float32)))
     turn = itertools.cycle(batches)
     state, window = program.init(0), program.empty_window()
+    use_huge_pages(state.tables)
 
     def one() -> object:
         nonlocal state, window
@@ -153,7 +158,8 @@ def tensorflow(case: Case) -> Callable[[], object]:
         table = v1.get_variable(
             "table",
             [case.vocab * IDS, DIM],
-            initializer=v1.constant_initializer(0.01),
+            # A constant would stay in memory beside the variable.
+            initializer=lambda shape, dtype, partition_info: tf.fill(shape, 0.01),
             use_resource=True,
         )
         ids = v1.placeholder(tf.int64, [case.batch, IDS])
@@ -181,7 +187,8 @@ def tensorflow(case: Case) -> Callable[[], object]:
             v1.train.AdamOptimizer().apply_gradients(zip(gradients[1:], dense, strict=True)),
         )
         session = v1.Session()
-        session.run(v1.global_variables_initializer())
+        for variable in v1.global_variables():  # at once, twice their memory would stay
+            session.run(variable.initializer)
     turn = itertools.cycle(case.batches())
 
     def one() -> object:
@@ -193,12 +200,12 @@ def tensorflow(case: Case) -> Callable[[], object]:
 
 def memory(case: Case) -> None:
     """Prints the peak resident memory of our step, less what the process had before, in bytes."""
-    warm = ours(Case(26_000, case.batch, case.hidden))
+    warm = ours(Case(26_000, 64, case.hidden))
     for _ in range(2 * BATCHES):
-        warm()  # imports, compilers, threads and a batch's temporaries
+        warm()  # imports, compilers and threads, with a batch too small to count
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, a compiler's, is forgotten
     before = _kilobytes("VmRSS") * 1024
-    step = ours(case)
+    step = ours(case, batches_kept=1)
     for _ in range(2 * BATCHES):
         step()
     peak = _kilobytes("VmHWM") * 1024
@@ -206,7 +213,7 @@ def memory(case: Case) -> None:
     batch = case.batch * IDS * DIM * 4
     print(
         f"memory: tables and slots {arrays / 1e6:.0f} MB; peak resident beyond the process's "
-        f"{before / 1e6:.0f} MB at rest {(peak - before) / 1e6:.0f} MB, "
+        f"{before / 1e6:.0f} MB at rest {(peak - before) / 1e6:.0f} MB, temporaries included, "
         f"{(peak - before) / arrays:.2f} times (the bound with a batch's rows: "
         f"{1.1 + batch / arrays:.2f})"
     )
@@ -217,37 +224,69 @@ def _kilobytes(name: str) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name))
 
 
+@dataclass(frozen=True)
+class Contest:
+    """One row of the report: two sides, each with its sizes."""
+
+    name: str
+    ours: Callable[[Case], Callable[[], object]]
+    mine: Case
+    theirs: Callable[[Case], Callable[[], object]]
+    other: Case
+    against: str
+
+    def row(self, repeats: int) -> _harness.Row:
+        """Runs it."""
+        return _harness.compare(
+            self.name,
+            self.ours(self.mine),
+            self.theirs(self.other),
+            theirs_name=self.against,
+            repeats=repeats,
+            warmup=2 * BATCHES,
+        )
+
+
+def contests(quick: bool) -> list[Contest]:
+    """Returns all that is measured."""
+    scale, batch = (100, 1024) if quick else (1, 16_384)
+    small, whole, large = (
+        Case(rows // scale, batch, (64, 32)) for rows in (1_000_000, 10_000_000, 50_000_000)
+    )
+    wide = Case(whole.rows, batch, (400, 400, 400))
+    return [
+        Contest("MLP 64, 32", ours, whole, tensorflow, whole, "TF1"),
+        Contest("MLP 400 x 3", ours, wide, tensorflow, wide, "TF1"),
+        Contest("MLP 64, 32", ours, whole, plain_jax, whole, "dense-gradient JAX"),
+        Contest("growth, ours: 1 M rows", ours, small, ours, large, "50 M rows"),
+        Contest("growth, TF1: 1 M rows", tensorflow, small, tensorflow, large, "50 M rows"),
+    ]
+
+
 def main() -> None:
-    scale, batch = (100, 1024) if "--quick" in sys.argv else (1, 16_384)
-    narrow, wide = (64, 32), (400, 400, 400)
-    whole = Case(10_000_000 // scale, batch, narrow)
+    quick = "--quick" in sys.argv
+    keep_freed_memory()
     if "--memory" in sys.argv:
-        memory(whole)
+        memory(contests(quick)[0].mine)
+        return
+    if "--contest" in sys.argv:
+        contest = contests(quick)[int(sys.argv[sys.argv.index("--contest") + 1])]
+        print(json.dumps(asdict(contest.row(5 if quick else 15))))
         return
     args = _harness.arguments(__doc__)
-    small, large = (Case(n // scale, batch, narrow) for n in (1_000_000, 50_000_000))
-    contests: list[tuple[str, Callable[..., Any], Case, Case, str]] = [
-        ("MLP 64, 32", tensorflow, whole, whole, "TF1"),
-        ("MLP 400 x 3", tensorflow, whole, Case(whole.rows, batch, wide), "TF1"),
-        ("MLP 64, 32", plain_jax, whole, whole, "dense-gradient JAX"),
-        ("1 M rows", ours, large, small, "ours, 50 M rows"),
-    ]
     rows = []
-    for name, other, theirs, mine, against in contests:
-        theirs = Case(theirs.rows, batch, mine.hidden)
-        rows.append(
-            _harness.compare(
-                name,
-                ours(mine),
-                other(theirs),
-                theirs_name=against,
-                repeats=5 if args.quick else 15,
-                warmup=2 * BATCHES,
-            )
-        )
+    for i in range(len(contests(quick))):
+        found = _again("--contest", str(i), quick=quick).splitlines()[-1]
+        rows.append(_harness.Row(**json.loads(found)))
     _harness.report(rows, args.json)
-    flags = ["--memory", *(["--quick"] if args.quick else [])]
-    subprocess.run([sys.executable, "-m", "benchmarks.train_step", *flags], check=True)
+    print(_again("--memory", quick=quick), end="")
+
+
+def _again(*flags: str, quick: bool) -> str:
+    """Runs this suite with other flags in a process of its own; returns what it prints."""
+    command = [sys.executable, "-m", "benchmarks.train_step", *flags]
+    command += ["--quick"] if quick else []
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

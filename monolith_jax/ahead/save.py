@@ -32,7 +32,7 @@ def save(
     Raises:
       StorageError: it cannot be written; nothing is left half.
     """
-    of_program = digest(program.train_step, arguments)
+    of_program = digest(program, arguments)
     devices = program.mesh.devices
     header = {
         "model": name,

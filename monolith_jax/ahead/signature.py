@@ -23,14 +23,14 @@ def shapes(tree: Any) -> dict[str, str]:
     }
 
 
-def digest(step: Any, arguments: tuple[Any, ...]) -> str:
-    """Returns a hash of a program's text, without where in the sources it comes from.
+def digest(program: Any, arguments: tuple[Any, ...]) -> str:
+    """Returns a hash of a train step's text and options, without where in the sources it is from.
 
     Kernels (Pallas) carry the files and lines of the code that called them within themselves, so
     the program is lowered once more without any: the same code in another folder is the same.
 
     Args:
-      step: from `jax.jit`.
+      program: `training.program.Program`, whose train step it is.
       arguments: as shapes with shardings, or arrays.
     """
     name = "jax_traceback_in_locations_limit"
@@ -38,10 +38,11 @@ def digest(step: Any, arguments: tuple[Any, ...]) -> str:
     jax.config.update(name, 0)
     try:
         # A function of its own, lest jax takes what it lowered before.
-        plain = jax.jit(lambda *given: step(*given)).lower(*arguments)
+        plain = program.jit_step(lambda *given: program._train_step(*given)).lower(*arguments)
     finally:
         jax.config.update(name, before)
-    return hashlib.sha256(plain.as_text().encode()).hexdigest()
+    text = f"{sorted(program.compiler_options.items())}\n{plain.as_text()}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shapes_of(arguments: tuple[Any, Any, Any]) -> dict[str, str]:

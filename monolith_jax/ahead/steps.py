@@ -116,7 +116,7 @@ class SavedSteps:
             differ = differences(saved.header["shapes"], here)
             differ = differ or differences(_flat("room", saved.header["room"]), room)
             if not differ:
-                of_program = of_program or digest(self._jitted, arguments)
+                of_program = of_program or digest(self._program, arguments)
                 if saved.header["program"] == of_program:
                     loaded, line = self._load(saved, arguments)
                     return key if loaded else "", loaded, line

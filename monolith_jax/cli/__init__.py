@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # orbax logs its failed saves with a traceback; the loop raises them, so here they come once.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.DEBUG if options.debug else logging.CRITICAL)
-    if argv is None:  # the process is ours: called as a function, its hooks are the caller's
+    options.own_process = argv is None
+    if options.own_process:  # called as a function, the process's hooks are the caller's
         threading.excepthook = _log_thread_error
         sys.unraisablehook = _log_unraisable
     try:

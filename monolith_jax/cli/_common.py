@@ -145,3 +145,17 @@ def with_data(params: "SingleTaskModelParams", task: "TaskConfig") -> "TaskConfi
 
     root = primary_first(params.prepare_data)
     return replace(task, input=replace(task.input, root=root))
+
+
+def keep_memory(options: argparse.Namespace) -> None:
+    """Has malloc keep what steps on CPUs free; on TPUs and GPUs they do not use it.
+
+    Call it once jax knows the devices, before the first step. A process that called the command as
+    a function keeps its own ways.
+    """
+    import jax
+
+    from monolith_jax.cpu_memory import keep_freed_memory
+
+    if options.own_process and jax.default_backend() == "cpu":
+        keep_freed_memory()

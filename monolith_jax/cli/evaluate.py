@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from monolith_jax.cli._cluster import add_cluster, join
-from monolith_jax.cli._common import add_model_command, resolve, with_data
+from monolith_jax.cli._common import add_model_command, keep_memory, resolve, with_data
 
 
 def add(commands: Any) -> None:
@@ -26,6 +26,7 @@ def _eval(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     name, params, task = resolved
     join(options)
+    keep_memory(options)
     from monolith_jax.distributed import is_primary
     from monolith_jax.training import evaluate_checkpoint
 

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from monolith_jax.cli._cluster import add_cluster, join
-from monolith_jax.cli._common import add_model_command, resolve, with_data
+from monolith_jax.cli._common import add_model_command, keep_memory, resolve, with_data
 from monolith_jax.preemption import Preemption
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def _train(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     name, params, task = resolved
     join(options)
+    keep_memory(options)
     from monolith_jax.training import train
 
     task = with_data(params, task)

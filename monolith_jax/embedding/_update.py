@@ -116,7 +116,7 @@ def _update_all(
 def _read(stack: Stack, reach: Reach, slots: Arrays, lookups: StackLookups) -> Arrays:
     """Returns the touched rows' slots, by name.
 
-    The padding reads the slot's first value: zeros could make a rule divide by zero there.
+    The padding reads the slot's first value, or another row's: 0 could make a rule divide by it.
     """
     wide = [slot for slot in stack.rule.slots if not slot.per_row]
     found = read_rows(
@@ -129,7 +129,7 @@ def _read(stack: Stack, reach: Reach, slots: Arrays, lookups: StackLookups) -> A
     old = {slot.name: rows for slot, rows in zip(wide, found, strict=True)}
     for slot in stack.rule.slots:
         if slot.per_row:
-            old[slot.name] = read_per_row(slots[slot.name], lookups, slot.init)
+            old[slot.name] = read_per_row(slots[slot.name], lookups)
     return old
 
 

@@ -30,7 +30,8 @@ class Engine(Protocol):
         state = engine.update(state, lookups, rows, d_rows)
 
     `d_rows` has one row per distinct id, summed over its occurrences in the whole batch: it is
-    TF1's deduplicated gradient, to be clipped or measured as it is (padding rows are zero).
+    TF1's deduplicated gradient, to be clipped or measured as it is (padding rows are zero; in
+    `rows` they hold anything).
     """
 
     def init(self, key: jax.Array) -> State:

@@ -309,7 +309,8 @@ class XlaEngine:
     def gather(self, state: State, lookups: Lookups) -> Rows:
         """Returns the touched rows, float32 [D * U, dim] by stack, each read once by its owner.
 
-        Padding rows are zero.
+        What padding rows hold is not said: no id points at them, their gradient is 0, and `update`
+        leaves them out.
         """
 
         def local(arrays: Any, lookups: Lookups) -> Rows:

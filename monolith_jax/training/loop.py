@@ -28,6 +28,7 @@ import jax
 from monolith_jax import config, distributed
 from monolith_jax.ahead import SavedSteps
 from monolith_jax.checkpoint.native import Checkpoints
+from monolith_jax.cpu_memory import use_huge_pages
 from monolith_jax.errors import CheckpointError, DivergedError
 from monolith_jax.input import Dataset, prefetch
 from monolith_jax.preemption import Preemption
@@ -164,11 +165,14 @@ class Loop:
         recorder.say(self._headline(step))
         if self._evaluation_due(step) and not recorder.evaluated(step):
             self._evaluate(state, step, recorder)
+        first = step
         with prefetch(self._batch, step, self.total, **ahead(self.task.input)) as batches:
             while step < self.total and not self.preemption.requested:
                 _, batch = next(batches)
                 previous = window
                 state, window = self.program.train_step(state, window, batch)
+                if step == first:  # from here on the tables stay where they are
+                    use_huge_pages(state.tables)
                 step += 1
                 recorder.step(step)
                 # The step before this one is done: the queue stays short, the device stays busy.

@@ -19,6 +19,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from monolith_jax.cpu_memory import step_options
 from monolith_jax.embedding._placement import place, place_all
 from monolith_jax.errors import ConfigError, DataError, UserError
 from monolith_jax.input import Batch
@@ -71,11 +72,6 @@ class Program:
         self.optimizer = optax.chain(*transforms, as_optax(task.optimizer))
         self._replicated = NamedSharding(self.mesh, P())
         self._by_example = NamedSharding(self.mesh, P(AXIS))
-        # Several processes: each wants all predictions, for the metrics.
-        outputs: dict[str, Any] = (
-            {"out_shardings": self._replicated} if jax.process_count() > 1 else {}
-        )
-        self.predict = jax.jit(self._predict, **outputs)
 
     @functools.cached_property
     def train_step(self) -> Any:
@@ -84,11 +80,30 @@ class Program:
         Its arguments and results are all of these, each where it is said to lie, so that it can be
         compiled before any of them is there (`monolith_jax.ahead`).
         """
+        return self.jit_step(self._train_step)
+
+    @functools.cached_property
+    def predict(self) -> Any:
+        """The jitted outputs of the module, [batch]: (state, batch) -> logits, or values."""
+        # Several processes: each wants all predictions, for the metrics.
+        outputs: dict[str, Any] = (
+            {"out_shardings": self._replicated} if jax.process_count() > 1 else {}
+        )
+        return jax.jit(self._predict, compiler_options=self.compiler_options, **outputs)
+
+    @functools.cached_property
+    def compiler_options(self) -> dict[str, Any]:
+        """What step and predictions are compiled with: a form of memory that suits CPUs."""
+        return step_options(self.mesh.devices.flat[0], self._largest_temporary())
+
+    def jit_step(self, step: Any) -> Any:
+        """Returns a function of the train step's arguments, jitted as the train step is."""
         return jax.jit(
-            self._train_step,
+            step,
             donate_argnums=0,
             keep_unused=True,
             out_shardings=self.train_shardings(),
+            compiler_options=self.compiler_options,
         )
 
     def init(self, seed: int) -> TrainState:
@@ -190,6 +205,18 @@ class Program:
             )
         params = variables.get("params", {})
         return jnp.zeros((), jnp.int32), params, self.optimizer.init(params)
+
+    def _largest_temporary(self) -> int:
+        """Returns the bytes of the largest array that a device's step makes, as far as is known.
+
+        That is the vectors of all ids, or the widest layer's output, of a device's examples.
+        """
+        dims = {table.name: table.dim for table in self.task.tables}
+        vectors = sum(dims[one.table] * one.max_length for one in self.task.features)
+        _, params, _ = jax.eval_shape(self._init_dense, jax.random.key(0))
+        widths = [size for x in jax.tree.leaves(params) for size in x.shape]
+        examples = self.task.input.batch_size // self.mesh.size
+        return 4 * examples * max([vectors, *widths])
 
     def _apply(self, params: Any, embeddings: Any, dense: jax.Array, key: Any) -> jax.Array:
         """Runs the module; `key` is None outside training."""

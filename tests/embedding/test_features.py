@@ -329,11 +329,13 @@ def test_multipliers_must_be_finite() -> None:
         table(gradient_multiplier=float("nan"))
 
 
-def test_who_uses_none_of_it_pays_for_none_of_it() -> None:
-    engine = XlaEngine([table()], [feature()], batch_size=BATCH)
+@pytest.mark.parametrize("multiplier", [1.0, 0.5])
+def test_who_uses_none_of_it_pays_for_none_of_it(multiplier: float) -> None:
+    one = table(gradient_multiplier=multiplier)
+    engine = XlaEngine([one], [feature()], batch_size=BATCH)
     (lookups,) = engine.prepare({"ids": ragged()["ids"]}).values()
     assert lookups.weights is None
     rows = engine.gather(engine.init(jax.random.key(0)), {engine.stacks[0].name: lookups})
     text = str(jax.make_jaxpr(lambda r: engine.combine(r, {engine.stacks[0].name: lookups}))(rows))
-    assert "custom_vjp" not in text
+    assert ("_scale_gradient" in text) == (multiplier != 1.0)
     assert jnp.float32 == next(iter(rows.values())).dtype
