@@ -135,7 +135,10 @@ def _rows_of_units(table: jax.Array, units: jax.Array, layout: Layout, reach: Re
 def take_units(
     tables: Sequence[jax.Array], index: jax.Array, reach: Reach, fills: Sequence[float]
 ) -> list[jax.Array]:
-    """Returns units of arrays of equal shape, [U, unit] each; a fill where the index is padding."""
+    """Returns units of arrays of equal shape, [U, unit] each.
+
+    Where the index is padding: the fill if a kernel reads them, else the last unit.
+    """
     if not tables:
         return []
     if reach.kernel:

@@ -16,7 +16,7 @@ def poisoned(array: jax.Array, width: int) -> jax.Array:
     return rows.at[-1].set(jnp.nan).reshape(array.shape)
 
 
-@pytest.mark.parametrize("form", ["rows", "lines"])
+@pytest.mark.parametrize("form", ["rows", "lines", "words"])
 def test_padding_reaches_nothing(rules: dict[str, Any], form: Any) -> None:
     tables = [
         TableConfig(name=name, vocab_size=5000, dim=dim, optimizer=rule)
