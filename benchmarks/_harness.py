@@ -1,16 +1,20 @@
-"""The form of every benchmark: two sides, interleaved in one process, reported as a ratio.
+"""The form of every benchmark: two sides, interleaved in one run, reported as a ratio.
 
-A case is a pair of functions that do the same work. After a warm-up they run in turns, so that
-both see the same noise, and each side's median counts. The ratio is theirs / ours: above 1 we are
-faster. The spread is the interquartile range of the paired ratios, relative to the ratio.
+A case is a pair of functions that do the same work, in this process or, where one side's settings
+would touch the other, in processes of their own (`elsewhere`). After a warm-up they run in turns,
+so that both see the same noise, and each side's median counts. The ratio is theirs / ours: above 1
+we are faster. The spread is the interquartile range of the paired ratios, relative to the ratio.
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -62,6 +66,37 @@ def summarize(case: str, pairs: Sequence[tuple[float, float]], theirs_name: str)
         low, middle, high = statistics.quantiles(ratios, n=4)
         spread = (high - low) / middle
     return Row(case, ours_s, theirs_s, theirs_name, theirs_s / ours_s, spread)
+
+
+@contextlib.contextmanager
+def elsewhere(module: str, *arguments: str) -> Iterator[Callable[[], object]]:
+    """Gives a side that runs in a process of its own, `python -m module ARGUMENTS`.
+
+    The process is to end in `serve`. What a turn costs beyond its step is a word through a pipe
+    each way, some 0.1 ms.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        say, hear = process.stdin, process.stdout
+
+        def one() -> None:
+            say.write("again\n")
+            say.flush()
+            if hear.readline() != "done\n":
+                raise RuntimeError(f"{' '.join(command)} ended; what it printed says why")
+
+        yield one
+
+
+def serve(step: Callable[[], object]) -> None:
+    """Makes one step for each line of standard input, and says so."""
+    for _ in sys.stdin:
+        step()
+        print("done", flush=True)
 
 
 def _seconds(function: Callable[[], object]) -> float:

@@ -1,9 +1,9 @@
-"""Touched-row updates of a large table against TF1's sparse optimizers, in one process.
+"""Touched-row updates of a large table against TF1's sparse optimizers.
 
 One step: 65,536 Zipf ids look rows up, the loss is `sum((row - target)^2)`, and the optimizer moves
 the touched rows. Ours counts everything from the batch's ids on: deduplication on the host, the
-transfer, the donated step. TF's is one call of a graph-mode session on the same ids. Malloc keeps
-what is freed, for both sides (`cpu_memory`).
+transfer, the donated step. TF's is one call of a graph-mode session on the same ids, in a process
+of its own: in ours malloc keeps what is freed (`cpu_memory`).
 
     python -m benchmarks.tables_sparse [--json FILE] [--quick]
 """
@@ -12,6 +12,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -124,20 +125,25 @@ def cases(quick: bool) -> list[Case]:
 
 
 def main() -> None:
+    quick = ["--quick"] if "--quick" in sys.argv else []
+    if "--theirs" in sys.argv:
+        _harness.serve(theirs(cases(bool(quick))[int(sys.argv[sys.argv.index("--theirs") + 1])]))
+        return
     args = _harness.arguments(__doc__)
     keep_freed_memory()
     rows = []
-    for case in cases(args.quick):
-        rows.append(
-            _harness.compare(
-                case.name,
-                ours(case),
-                theirs(case),
-                theirs_name=f"TF1 {case.theirs}",
-                repeats=5 if args.quick else 31,
-                warmup=2 * BATCHES,
+    for i, case in enumerate(cases(args.quick)):
+        with _harness.elsewhere("benchmarks.tables_sparse", "--theirs", str(i), *quick) as other:
+            rows.append(
+                _harness.compare(
+                    case.name,
+                    ours(case),
+                    other,
+                    theirs_name=f"TF1 {case.theirs}",
+                    repeats=5 if quick else 31,
+                    warmup=2 * BATCHES,
+                )
             )
-        )
     _harness.report(rows, args.json)
 
 

@@ -4,8 +4,8 @@
 Adam on the rest. Ours is `training.Program`'s own step, with tables in huge pages as `train` puts
 them, and counts the host's half (deduplication and transfer) too. TF's is one call of a graph-mode
 session. Plain JAX differentiates through `table[ids]`, which makes a dense gradient, and updates it
-with the same rules, donated. Each contest has a process of its own, in which malloc keeps what is
-freed, for both sides, as it does in `monolith-jax` (`cpu_memory`).
+with the same rules, donated. Each side has a process of its own; in ours malloc keeps what is
+freed, as it does in `monolith-jax train` (`cpu_memory`).
 
 Two more rows hold 50 M rows (theirs) against 1 M (ours) of one and the same side: that ratio is how
 much a larger table costs, where a batch touches a seventh more distinct rows too. Last comes the
@@ -19,11 +19,10 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import itertools
-import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ from monolith_jax.task import InputConfig, TaskConfig
 from monolith_jax.training import Program
 
 IDS, FLOATS, DIM, BATCHES = 26, 13, 16, 4
+MODULE = "benchmarks.train_step"
 
 
 @dataclass(frozen=True)
@@ -235,17 +235,6 @@ class Contest:
     other: Case
     against: str
 
-    def row(self, repeats: int) -> _harness.Row:
-        """Runs it."""
-        return _harness.compare(
-            self.name,
-            self.ours(self.mine),
-            self.theirs(self.other),
-            theirs_name=self.against,
-            repeats=repeats,
-            warmup=2 * BATCHES,
-        )
-
 
 def contests(quick: bool) -> list[Contest]:
     """Returns all that is measured."""
@@ -264,29 +253,47 @@ def contests(quick: bool) -> list[Contest]:
 
 
 def main() -> None:
-    quick = "--quick" in sys.argv
-    keep_freed_memory()
+    quick = ["--quick"] if "--quick" in sys.argv else []
     if "--memory" in sys.argv:
-        memory(contests(quick)[0].mine)
+        keep_freed_memory()
+        memory(contests(bool(quick))[0].mine)
         return
-    if "--contest" in sys.argv:
-        contest = contests(quick)[int(sys.argv[sys.argv.index("--contest") + 1])]
-        print(json.dumps(asdict(contest.row(5 if quick else 15))))
+    if "--side" in sys.argv:
+        number, side = sys.argv[sys.argv.index("--side") + 1 :][:2]
+        _side(contests(bool(quick))[int(number)], side)
         return
     args = _harness.arguments(__doc__)
     rows = []
-    for i in range(len(contests(quick))):
-        found = _again("--contest", str(i), quick=quick).splitlines()[-1]
-        rows.append(_harness.Row(**json.loads(found)))
+    for i, contest in enumerate(contests(args.quick)):
+        with (
+            _harness.elsewhere(MODULE, "--side", str(i), "ours", *quick) as mine,
+            _harness.elsewhere(MODULE, "--side", str(i), "theirs", *quick) as other,
+        ):
+            rows.append(
+                _harness.compare(
+                    contest.name,
+                    mine,
+                    other,
+                    theirs_name=contest.against,
+                    repeats=5 if quick else 15,
+                    warmup=2 * BATCHES,
+                )
+            )
+        print(f"  {contest.name} done", file=sys.stderr)
     _harness.report(rows, args.json)
-    print(_again("--memory", quick=quick), end="")
+    command = [sys.executable, "-m", MODULE, "--memory", *quick]
+    print(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout, end="")
 
 
-def _again(*flags: str, quick: bool) -> str:
-    """Runs this suite with other flags in a process of its own; returns what it prints."""
-    command = [sys.executable, "-m", "benchmarks.train_step", *flags]
-    command += ["--quick"] if quick else []
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+def _side(contest: Contest, side: str) -> None:
+    """Makes the steps of one side, in this process."""
+    make, case = {
+        "ours": (contest.ours, contest.mine),
+        "theirs": (contest.theirs, contest.other),
+    }[side]
+    if make is ours:
+        keep_freed_memory()
+    _harness.serve(make(case))
 
 
 if __name__ == "__main__":
