@@ -79,10 +79,9 @@ def measure(topology: str, args: argparse.Namespace) -> dict[str, Any]:
     start = time.monotonic()
     lookups = engine.prepare(columns)
     prepared = time.monotonic() - start
-    whole = program.abstract_checkpoint()
-    done = program.train_step.lower(
-        whole["state"], whole["window"], batch_of(program, lookups)
-    ).compile()
+    window = program.abstract_checkpoint()["window"]
+    step = program.train_step.lower(program.abstract_state(), window, batch_of(program, lookups))
+    done = step.compile()
     sent = _hlo.sent_bytes(_hlo.instructions(done.as_text()), len(devices))
     through = _through(engine, lookups)
     room = sent.get("ragged-all-to-all", 0.0)
