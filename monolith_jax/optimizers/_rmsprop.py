@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from monolith_jax.config import field
 from monolith_jax.optimizers._arithmetic import Arithmetic
@@ -26,7 +25,7 @@ class RMSProp(UpdateRule, choice="rmsprop"):
     Rows (only those that the batch touched decay):
 
         ms = ms * decay + g * g * (1 - decay)
-        mom = mom * momentum + rsqrt(ms + epsilon) * learning_rate * g
+        mom = mom * momentum + learning_rate / sqrt(ms + epsilon) * g
         w -= mom
 
     `centered` keeps a decaying mean `mg` of the gradients too, and divides by the root of
@@ -68,11 +67,10 @@ class RMSProp(UpdateRule, choice="rmsprop"):
             # TF adds epsilon last in the dense kernel, first in the sparse one.
             under = under - square if rows else (ms - square) + epsilon
             new["mg"] = mg
-        if rows:
-            scaled = at.product(lax.rsqrt(under) * rate, g)
-        else:
-            # Rounded: XLA would make a product with rsqrt of the quotient.
-            scaled = (g * rate) / at.rounded(jnp.sqrt(under))
+        # Rounded: XLA would make an rsqrt of the quotient, which has other bits on CPU where a loop
+        # is vectorized than where it is not.
+        root = at.rounded(jnp.sqrt(under))
+        scaled = at.product(rate / root, g) if rows else (g * rate) / root
         # Also where nothing is kept: jit drops an argument that is not read, and its donation.
         new["momentum"] = at.product(slots["momentum"], at.number(self.momentum)) + scaled
         return new["momentum"], new
