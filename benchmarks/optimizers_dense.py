@@ -7,8 +7,8 @@ Both sides apply one fixed gradient to a variable and its slots, in place, step 
 What bounds it is memory: an update reads and writes whole arrays, 4 bytes a parameter each time.
 Ours runs with `MULTI_OUTPUT_FUSION` in XLA_FLAGS, as whoever trains dense parameters on CPU should:
 all outputs are written by one loop, so Adam goes over memory 7 times (g, m, v, w -> m, v, w). By
-itself XLA:CPU writes every output in a loop of its own, 10 times for Adam, and is as fast as TF's
-Eigen kernels, which do the same for all rules but Adam: 0.90 to 1.02. Donation keeps all of it in
+itself XLA:CPU writes every output in a loop of its own, 10 times for Adam, as TF's Eigen kernels do
+for all rules but Adam: 0.8 to 1.02. Donation keeps all of it in
 place: without it each output page-faults (0.12 to 0.26).
 """
 
