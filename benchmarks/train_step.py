@@ -79,11 +79,11 @@ class Case:
             optimizer=Adam(),
         )
 
-    def batches(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def batches(self, count: int = BATCHES) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(ids [batch, IDS] within each table, floats, labels): Zipf(1.05), spread over rows."""
         rng = np.random.default_rng(0)
         made = []
-        for _ in range(BATCHES):
+        for _ in range(count):
             ids = rng.zipf(1.05, (self.batch, IDS)) % self.vocab
             ids = (ids * 2_654_435_761) % self.vocab
             floats = rng.normal(size=(self.batch, FLOATS)).astype(np.float32)
@@ -95,7 +95,7 @@ def ours(case: Case, batches_kept: int = BATCHES) -> Callable[[], object]:
     """The package's own step, the host's half counted in."""
     program = Program(case.task(), jax.devices()[:1])
     batches = []
-    for ids, floats, labels in case.batches()[:batches_kept]:
+    for ids, floats, labels in case.batches(batches_kept):
         columns: dict[str, Any] = {f"c{i}": np.ascontiguousarray(ids[:, i]) for i in range(IDS)}
         columns |= {f"f{i}": np.ascontiguousarray(floats[:, i]) for i in range(FLOATS)}
         columns["label"] = labels
