@@ -8,8 +8,8 @@ What bounds it is memory: an update reads and writes whole arrays, 4 bytes a par
 Ours runs with `MULTI_OUTPUT_FUSION` in XLA_FLAGS, as whoever trains dense parameters on CPU should:
 all outputs are written by one loop, so Adam goes over memory 7 times (g, m, v, w -> m, v, w). By
 itself XLA:CPU writes every output in a loop of its own, 10 times for Adam, as TF's Eigen kernels do
-for all rules but Adam: 0.8 to 1.02. Donation keeps all of it in
-place: without it each output page-faults (0.12 to 0.26).
+for all rules but Adam: `XLA_FLAGS= python -m benchmarks.optimizers_dense` shows that. Donation keeps
+all of it in place: without it each output page-faults (0.12 to 0.26).
 """
 
 import functools
@@ -26,7 +26,7 @@ import optax
 from benchmarks import _harness
 from monolith_jax.optimizers import MULTI_OUTPUT_FUSION, optimizers
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {MULTI_OUTPUT_FUSION}"
+os.environ.setdefault("XLA_FLAGS", MULTI_OUTPUT_FUSION)
 
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sgd": ("sgd", "GradientDescentOptimizer", {}),

@@ -33,10 +33,13 @@ Example:
 
 
 def fuses_outputs() -> bool:
-    """Returns whether `XLA_FLAGS` has `MULTI_OUTPUT_FUSION`, by itself or among other options."""
-    flag, _, value = MULTI_OUTPUT_FUSION.partition("=")
+    """Returns whether `XLA_FLAGS` has `MULTI_OUTPUT_FUSION`, by itself or among other options.
+
+    Its value does not count: XLA takes the option for set where it stands, `=false` too.
+    """
+    flag, option, _ = MULTI_OUTPUT_FUSION.split("=")
     given = [f.partition("=")[2] for f in os.environ.get("XLA_FLAGS", "").split() if flag in f]
-    return any(value in options.split(",") for options in given)
+    return any(one.partition("=")[0] == option for some in given for one in some.split(","))
 
 
 def apart(tree: T, step: jax.Array, number: int) -> T:
