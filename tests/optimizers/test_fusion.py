@@ -1,41 +1,25 @@
 """With XLA's multi-output fusion an update is one loop, in place, with the same bits."""
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fused_process import arrays_of, module_of
 
 from monolith_jax.optimizers import MULTI_OUTPUT_FUSION
 from monolith_jax.optimizers._fusion import apart, fuses_outputs
 
 SCRIPT = Path(__file__).with_name("_fusion_program.py")
-SPEC = importlib.util.spec_from_file_location("fusion_program", SCRIPT)
-assert SPEC is not None
-assert SPEC.loader is not None
-program = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(program)
+program = module_of(SCRIPT)
 
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory):
     """What the program finds in a process that has the flag."""
-    path = tmp_path_factory.mktemp("fusion") / "found.npz"
-    flags = f"--xla_force_host_platform_device_count=8 {MULTI_OUTPUT_FUSION}"
-    subprocess.run(
-        [sys.executable, str(SCRIPT), str(path)],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        check=True,
-        timeout=600,
-    )
-    with np.load(path) as found:
-        return dict(found)
+    return arrays_of(SCRIPT, tmp_path_factory.mktemp("fusion"))
 
 
 @pytest.mark.parametrize("case", program.RULES)
