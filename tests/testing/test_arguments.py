@@ -156,7 +156,10 @@ class TestSettings:
             quick(Noise, input_shape=(2,))
 
     def test_adapt_can_be_skipped(self):
-        quick(Identity, input_shape=(2,), adapt_data=np.ones(2), skip=[*FAST, "adapt"])
+        given = functools.partial(layer_test, Identity, input_shape=(2,), adapt_data=np.ones(2))
+        with pytest.raises(LayerTestError, match="no method adapt"):
+            given(skip=FAST)
+        assert given(skip=[*FAST, "adapt"]).shape == (2,)
 
 
 class TestRefused:
