@@ -8,8 +8,8 @@ What bounds it is memory: an update reads and writes whole arrays, 4 bytes a par
 Ours runs with `MULTI_OUTPUT_FUSION` in XLA_FLAGS, as whoever trains dense parameters on CPU should:
 all outputs are written by one loop, so Adam goes over memory 7 times (g, m, v, w -> m, v, w). By
 itself XLA:CPU writes every output in a loop of its own, 10 times for Adam, as TF's Eigen kernels do
-for all rules but Adam: `XLA_FLAGS= python -m benchmarks.optimizers_dense` shows that. Donation keeps
-all of it in place: without it each output page-faults (0.12 to 0.26).
+for all rules but Adam: `XLA_FLAGS= python -m benchmarks.optimizers_dense` shows that. Donation
+keeps all of it in place: without it each output page-faults (0.12 to 0.26).
 """
 
 import functools
