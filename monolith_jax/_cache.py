@@ -4,8 +4,10 @@ Never beside its own sources: files that pip did not install stay behind when it
 folder `site-packages/monolith_jax` with nothing but caches in it would shadow an editable install.
 """
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,43 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     A folder that the user chose by NUMBA_CACHE_DIR is kept. numba decides on the folder when the
     decorator runs, so its setting is changed for that moment only.
     """
-    from numba import config, njit
+    from numba import njit
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        before = config.CACHE_DIR
-        config.CACHE_DIR = before or str(cache_folder("numba"))
-        try:
-            return njit(cache=True, **options)(function)
-        finally:
-            config.CACHE_DIR = before
+    return partial(_in_cache_folder, njit(cache=True, **options))
 
-    return decorate
+
+def compiled(
+    decorator: Callable[..., Any],
+    function: Callable[..., Any],
+    sources: Sequence[Path],
+    compiled_for: object = None,
+) -> Any:
+    """Returns `decorator(cache=True)(function)`, cached as by `cached_njit`, or not cached at all.
+
+    Args:
+      decorator: numba's `njit` or `cfunc`, with all options but `cache`.
+      function: the kernel; numba looks at its file alone to see whether a cache is stale.
+      sources: all files that it is made of; the name that it is cached under speaks for them.
+      compiled_for: settings that it is compiled by, told by their repr.
+
+    Without sources, or a folder that can be written, it is compiled anew in every process.
+    """
+    try:
+        digest = hashlib.sha256(repr(compiled_for).encode())
+        for path in sources:
+            digest.update(path.read_bytes())
+        function.__qualname__ += "_" + digest.hexdigest()[:12]
+        return _in_cache_folder(decorator(cache=True), function)
+    except (OSError, RuntimeError):
+        return decorator()(function)
+
+
+def _in_cache_folder(decorator: Callable[..., Any], function: Callable[..., Any]) -> Any:
+    from numba import config
+
+    before = config.CACHE_DIR
+    config.CACHE_DIR = before or str(cache_folder("numba"))
+    try:
+        return decorator(function)
+    finally:
+        config.CACHE_DIR = before

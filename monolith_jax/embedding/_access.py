@@ -7,7 +7,9 @@ move the whole table: there units are moved, whole lines or, where the chip can,
 that the batch did not touch as they were. All forms move the same values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +110,15 @@ def write_per_row(slot: jax.Array, lookups: StackLookups, new: jax.Array) -> jax
     return _put(slot, lookups.rows, new[:, 0])
 
 
+def picker(device: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns the `pick` of a device, zeros where the index is `NONE`."""
+    if device.platform != "cpu":
+        return partial(pick, fill=0.0)
+    from monolith_jax.embedding._cpu import rows
+
+    return rows.pick
+
+
 def pick(rows: jax.Array, index: jax.Array | None, fill: float) -> jax.Array:
     """Returns `rows[index]` with `fill` where the index is `NONE`; repeats are welcome.
 
@@ -147,6 +158,10 @@ def take_units(
         found = read_units(tables, index, reach.unit, interpret=reach.interpret)
         there = (index < tables[0].size // reach.unit)[:, None]
         return [jnp.where(there, rows, fill) for rows, fill in zip(found, fills, strict=True)]
+    if reach.ahead:
+        from monolith_jax.embedding._cpu.rows import take
+
+        return [take(table.reshape(-1, reach.unit), index) for table in tables]
     return [_take(table.reshape(-1, reach.unit), index) for table in tables]
 
 
@@ -158,6 +173,10 @@ def put_units(
         from monolith_jax.embedding._dma import write_units
 
         return write_units(tables, index, new, interpret=reach.interpret)
+    if reach.ahead:
+        from monolith_jax.embedding._cpu.rows import put
+
+        return [put(table, index, rows) for table, rows in zip(tables, new, strict=True)]
     return [
         _put(table.reshape(-1, reach.unit), index, rows).reshape(table.shape)
         for table, rows in zip(tables, new, strict=True)

@@ -1,6 +1,6 @@
 """From a device's rows to one vector per example and feature, across devices if need be."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -39,7 +39,11 @@ def _exchange(rows: jax.Array, send: jax.Array, axis: str) -> jax.Array:
 
 
 def combine_features(
-    rows: jax.Array, index: jax.Array, weights: jax.Array | None, parts: Sequence[Part]
+    rows: jax.Array,
+    index: jax.Array,
+    weights: jax.Array | None,
+    parts: Sequence[Part],
+    pick: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> dict[str, jax.Array]:
     """Returns each lookup's [batch, dim], or a sequence's [batch, length, dim] and its mask.
 
@@ -48,9 +52,10 @@ def combine_features(
       index: int32 [batch, ids per example], into `rows`, `NONE` for no id.
       weights: float32, as `index`; None: all are 1.
       parts: the lookups, in the order of their ids in `index`.
+      pick: what reads `rows` by `index`, zeros where there is no id.
     """
     lengths = [part.max_length for part in parts]
-    vectors = jax.lax.split(pick(rows, index, 0.0), lengths, axis=1)
+    vectors = jax.lax.split(pick(rows, index), lengths, axis=1)
     indices = jax.lax.split(index, lengths, axis=1)
     each = [None] * len(parts) if weights is None else jax.lax.split(weights, lengths, axis=1)
     found: dict[str, jax.Array] = {}

@@ -56,6 +56,7 @@ class Reach:
       rows: rows in a unit; where there are several, a batch lists the units beside its rows.
       kernel: whether a kernel moves them (`_dma`), which leaves their lists' padding out.
       interpret: whether kernels are interpreted, as they are where there is no TPU.
+      ahead: whether kernels for CPUs (`_cpu`) move them, which ask for later ones meanwhile.
     """
 
     form: Form
@@ -63,6 +64,7 @@ class Reach:
     rows: int
     kernel: bool = False
     interpret: bool = False
+    ahead: bool = False
 
 
 def form_on(device: Any) -> Form:
@@ -87,7 +89,7 @@ def reach_of(stack: Stack, form: Form, device: Any) -> Reach:
     if form == "records" or (form == "words" and (layout.pack == 1 or not float32)):
         form = "lines"
     if form == "rows":
-        return Reach(form, layout.width, 1)
+        return Reach(form, layout.width, 1, ahead=device.platform == "cpu")
     if form == "lines":
         kernel = whole and layout.line_width <= WIDEST
         return Reach(form, layout.line_width, layout.pack, kernel)

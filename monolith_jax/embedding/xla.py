@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from monolith_jax.embedding import _export, _ragged
-from monolith_jax.embedding._access import read_rows
+from monolith_jax.embedding._access import picker, read_rows
 from monolith_jax.embedding._combine import combine_features, receive
 from monolith_jax.embedding._init import (
     as_float32,
@@ -145,6 +145,7 @@ class XlaEngine:
             **{stack.name: reach_of(stack, form, device) for stack in self._apart},
             **{name: reach_of_records(r.layout, device) for name, r in self.records.items()},
         }
+        self._pick = picker(device)
         self._prepare: Any = None
         self._id_weights: Any = None
         self._room: Mapping[str, Room] = {}
@@ -344,7 +345,9 @@ class XlaEngine:
                     here = _ragged.receive(here, asked, stack.layout, self._placement.axis)
                 elif self.devices > 1:
                     here = receive(here, asked, self._placement.axis)
-                found |= combine_features(here, asked.index, asked.weights, stack.features)
+                found |= combine_features(
+                    here, asked.index, asked.weights, stack.features, self._pick
+                )
             return found
 
         found = self._placement.split(local, (BY_ROW, BY_ROW))(rows, lookups)

@@ -5,8 +5,8 @@ numba checks no bounds, and the loads below are raw pointers, so the rule of eve
 that end. With NUMBA_BOUNDSCHECK=1 the loads check it (the tests run mutated records that way).
 """
 
-import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from numba import config, njit, types
 from numba.core.cgutils import pointer_add
 from numba.extending import intrinsic
 
-from monolith_jax._cache import cached_njit
+from monolith_jax._cache import compiled
 
 SLACK = 32
 """Readable bytes that a buffer must have behind its data: the widest load, and some."""
@@ -27,18 +27,11 @@ _CHECKED = bool(config.BOUNDSCHECK)
 _SOURCES = ("_jit", "_crc", "_wire", "_layout", "_columns", "_lists", "_example", "_walk")
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compiles an entry point: without the GIL, cached on disk where a folder can be written."""
-    try:
-        # numba looks at the entry point's own file to see whether its cache is stale; the name
-        # that it caches under speaks for the other files, and for how they are compiled.
-        digest = hashlib.sha256(repr((_CHECKED, config.CPU_NAME)).encode())
-        for name in _SOURCES:
-            digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
-        function.__qualname__ += "_" + digest.hexdigest()[:12]
-        return cached_njit(nogil=True, _nrt=False)(function)
-    except (OSError, RuntimeError):  # no sources, or no folder that can be written
-        return njit(nogil=True, _nrt=False)(function)
+    sources = [Path(__file__).with_name(f"{name}.py") for name in _SOURCES]
+    decorator = partial(njit, nogil=True, _nrt=False)
+    return compiled(decorator, function, sources, (_CHECKED, config.CPU_NAME))
 
 
 # No reference counts (_nrt): no kernel makes an array, and counting views is what costs the most.

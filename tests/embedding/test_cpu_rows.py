@@ -1,0 +1,227 @@
+"""Kernels that read rows on CPUs give what XLA gives, byte for byte."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec
+
+from monolith_jax.embedding import _access
+from monolith_jax.embedding._cpu.kernels import BLOCK
+from monolith_jax.embedding._cpu.rows import pick, put, take
+from monolith_jax.embedding._none import NONE
+
+xla_pick = partial(_access.pick, fill=0.0)
+
+
+def rows_and_ids(
+    seed: int, n: int, unit: int, shape: tuple[int, ...], dtype: Any = np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns random bytes as rows, and ids, some of them before or beyond the rows."""
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 256, (n, unit * np.dtype(dtype).itemsize), np.uint8).view(dtype)
+    ids = rng.integers(-2, n + 2, shape).astype(np.int32)
+    ids[rng.random(shape) < 0.1] = NONE
+    return rows, ids
+
+
+def same_bytes(found: jax.Array, want: np.ndarray) -> None:
+    assert found.shape == want.shape
+    assert found.dtype == want.dtype
+    assert np.asarray(found).tobytes() == want.tobytes()
+
+
+def want_picked(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    there = (ids >= 0) & (ids < len(rows))
+    found = rows[np.where(there, ids, 0)]
+    found[~there] = 0
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 300),
+    st.sampled_from([1, 2, 3, 8, 16, 24, 32, 48, 64, 129]),
+    st.tuples(st.integers(0, 40), st.integers(1, 5)),
+    st.sampled_from([np.float32, jnp.bfloat16, np.int8]),
+)
+def test_pick_is_an_index_with_zeros_beyond(
+    seed: int, n: int, unit: int, shape: tuple[int, int], dtype: Any
+) -> None:
+    rows, ids = rows_and_ids(seed, n, unit, shape, dtype)
+    same_bytes(pick(jnp.asarray(rows), jnp.asarray(ids)), want_picked(rows, ids))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 300),
+    st.sampled_from([1, 2, 3, 8, 16, 24, 32, 48, 64, 129]),
+    st.integers(0, 100),
+)
+def test_take_is_an_index_that_stays_within_the_rows(
+    seed: int, n: int, unit: int, count: int
+) -> None:
+    rows, ids = rows_and_ids(seed, n, unit, (count,))
+    same_bytes(take(jnp.asarray(rows), jnp.asarray(ids)), rows[np.clip(ids, 0, n - 1)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 40),
+    st.sampled_from([(128, 128), (128, 16), (128, 8), (4, 4), (24, 3)]),
+    st.sampled_from([np.float32, jnp.bfloat16]),
+    st.booleans(),
+)
+def test_put_replaces_rows_and_leaves_out_what_is_beyond(
+    seed: int, lines: int, widths: tuple[int, int], dtype: Any, donated: bool
+) -> None:
+    width, unit = widths
+    table, _ = rows_and_ids(seed, lines, width, (1,), dtype)
+    rows = table.reshape(-1, unit)
+    ids = np.random.default_rng(seed).permutation(np.arange(-3, len(rows) + 5))[: len(rows)]
+    new, _ = rows_and_ids(seed + 1, len(ids), unit, (1,), dtype)
+    want = rows.copy()
+    there = (ids >= 0) & (ids < len(rows))
+    want[ids[there]] = new[there]
+    replace = jax.jit(put, donate_argnums=0) if donated else put
+    before = jnp.array(table)
+    same_bytes(replace(before, jnp.asarray(ids, jnp.int32), new), want.reshape(table.shape))
+    if not donated:
+        same_bytes(before, table)
+
+
+def test_put_in_place() -> None:
+    table = jnp.zeros((100_000, 128))
+    ids = jnp.arange(1000, dtype=jnp.int32)
+    step = jax.jit(lambda t: put(t, ids, t.reshape(-1, 16)[:1000] + 1.0), donate_argnums=0)
+    compiled = step.lower(table).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 1_000_000
+    where = table.unsafe_buffer_pointer()
+    table = step(table)
+    assert table.unsafe_buffer_pointer() == where
+    assert float(table.sum()) == 16_000.0
+
+
+@pytest.mark.parametrize("shape", [(BLOCK - 1, 3), (BLOCK, 1), (BLOCK + 1, 26), (5 * BLOCK, 2)])
+def test_many_blocks(shape: tuple[int, int]) -> None:
+    rows, ids = rows_and_ids(0, 50_000, 16, shape)
+    for _ in range(5):  # who takes which block is another matter each time
+        same_bytes(pick(jnp.asarray(rows), jnp.asarray(ids)), want_picked(rows, ids))
+
+
+def test_calls_at_the_same_time() -> None:
+    """More callers than XLA has threads, so that nobody may wait for help."""
+    step = jax.jit(pick)
+
+    def one(seed: int) -> None:
+        rows, ids = rows_and_ids(seed, 1000 + seed, 16, (2 * BLOCK, 3))
+        for _ in range(20):
+            same_bytes(step(rows, ids), want_picked(rows, ids))
+
+    with ThreadPoolExecutor(24) as pool:
+        list(pool.map(one, range(24)))
+
+
+def test_calls_that_do_not_depend_on_each_other_in_one_program() -> None:
+    rows, ids = rows_and_ids(0, 1000, 16, (2 * BLOCK, 2))
+
+    @jax.jit
+    def many(rows: jax.Array, ids: jax.Array) -> list[jax.Array]:
+        return [pick(rows + i, ids) for i in range(16)]
+
+    rows = np.arange(16_000, dtype=np.float32).reshape(1000, 16)
+    for i, found in enumerate(many(rows, ids)):
+        same_bytes(found, want_picked(rows + np.float32(i), ids))
+
+
+def test_each_device_of_a_mesh_reads_its_own_rows() -> None:
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    rows, ids = rows_and_ids(0, 800, 16, (8 * 512, 3))
+    split = PartitionSpec("data")
+    found = jax.jit(jax.shard_map(pick, mesh=mesh, in_specs=(split, split), out_specs=split))(
+        rows, ids
+    )
+    want = [want_picked(r, i) for r, i in zip(np.split(rows, 8), np.split(ids, 8), strict=True)]
+    same_bytes(found, np.concatenate(want))
+
+
+def test_derivatives_are_those_of_xla() -> None:
+    rng = np.random.default_rng(0)
+    rows = jnp.asarray(rng.normal(size=(40, 5)), jnp.float32)
+    ids = jnp.asarray(rng.integers(-1, 42, (30, 3)), jnp.int32)
+    weights = jnp.asarray(rng.normal(size=(30, 3, 5)), jnp.float32)
+
+    def loss(pick: Any, rows: jax.Array) -> jax.Array:
+        return jnp.sum(weights * jnp.square(pick(rows, ids)))
+
+    for derivative in (jax.grad, jax.jacfwd, jax.hessian):
+        found = derivative(partial(loss, pick))(rows)
+        want = derivative(partial(loss, xla_pick))(rows)
+        np.testing.assert_array_equal(found, want)
+
+
+def test_derivatives_of_put_are_those_of_xla() -> None:
+    rng = np.random.default_rng(0)
+    table = jnp.asarray(rng.normal(size=(4, 8)), jnp.float32)
+    new = jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)
+    ids = jnp.asarray([15, 20, 3], jnp.int32)
+
+    def xla(table: jax.Array, ids: jax.Array, new: jax.Array) -> jax.Array:
+        return table.reshape(-1, 2).at[ids].set(new, mode="drop").reshape(table.shape)
+
+    def loss(put: Any, table: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.arange(32.0).reshape(4, 8) * jnp.square(put(table, ids, new)))
+
+    for derivative in (jax.grad, jax.jacfwd):
+        found = derivative(partial(loss, put), argnums=(0, 1))(table, new)
+        want = derivative(partial(loss, xla), argnums=(0, 1))(table, new)
+        jax.tree.map(np.testing.assert_array_equal, found, want)
+
+
+def test_under_vmap() -> None:
+    rows, ids = rows_and_ids(0, 40, 5, (6, 30, 3))
+    batched = jax.vmap(pick, in_axes=(None, 0))(rows, ids)
+    same_bytes(batched, np.stack([want_picked(rows, i) for i in ids]))
+
+
+PROGRAM = """
+import jax, numpy as np
+from monolith_jax.embedding._cpu.kernels import BLOCK
+from monolith_jax.embedding._cpu.rows import pick
+rows = np.arange(160, dtype=np.float32).reshape(10, 16)
+ids = np.arange(4 * BLOCK, dtype=np.int32).reshape(-1, 2) % 10
+assert np.array_equal(jax.jit(pick)(rows, ids), rows[ids])
+"""
+
+
+def test_a_kernel_from_the_cache_runs_in_another_process(tmp_path: Path) -> None:
+    """Its threads' function lies elsewhere there."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    kept = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True)
+        files = sorted(tmp_path.rglob("*.nbc"))
+        kept.append([(path.name, path.stat().st_mtime_ns) for path in files])
+    assert len(kept[0]) == 3
+    assert kept[0] == kept[1]
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "file"), "JAX_PLATFORMS": "cpu"}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True)
