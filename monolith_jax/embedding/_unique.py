@@ -5,12 +5,21 @@ bit per word of the first, says where to look. Walking them gives the distinct r
 count of marks before a word, kept at that word, gives each id its place among them. The cost is
 O(ids + touched words + rows / 4096), independent of how often an id repeats, and the scratch is
 0.19 bytes per row of the table, reused from batch to batch.
+
+Between two batches a train step drives the bitmaps of a large table out of the caches. So their
+words are fetched some ids before their turn, many at a time instead of one after the other.
 """
 
 import numpy as np
 
 from monolith_jax._cache import cached_njit
+from monolith_jax.embedding._cpu.machine import prefetch
 from monolith_jax.embedding._none import NONE
+
+_AHEAD = 256  # how many ids before its turn a word is fetched
+_CHUNK = 64  # ids whose words are fetched in one go
+_NEAR = 1 << 15  # words of bitmaps up to which fetching costs more than it saves: 256 KiB
+_ROUND = 3  # rows of a word that are listed in one go
 
 
 class Scratch:
@@ -40,7 +49,7 @@ def unique_rows(rows: np.ndarray, scratch: Scratch) -> tuple[np.ndarray, np.ndar
       ([2, 7], [1, 0, 1], True)
     """
     index = np.empty(rows.shape[0], np.int32)
-    unique = np.empty(rows.shape[0], np.int64)
+    unique = np.empty(rows.shape[0] + _ROUND - 1, np.int64)
     count = _unique(rows, scratch.words, scratch.summary, scratch.rank, unique, index)
     return unique[:count], index
 
@@ -62,6 +71,31 @@ def lowest(x):  # type: ignore[no-untyped-def]
 
 @cached_njit(nogil=True)
 def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyped-def]
+    far = words.shape[0] > _NEAR
+    if far:
+        _fetch(rows[:_AHEAD], words)
+    for start in range(0, rows.shape[0], _CHUNK):
+        if far:
+            _fetch(rows[start + _AHEAD : start + _AHEAD + _CHUNK], words)
+        _mark(rows[start : start + _CHUNK], words, summary)
+    count = _list(words, summary, rank, unique)
+    for start in range(0, rows.shape[0], _CHUNK):
+        if far:
+            _fetch(rows[start + _AHEAD : start + _AHEAD + _CHUNK], rank)
+        _find(rows[start : start + _CHUNK], words, rank, index[start : start + _CHUNK])
+    _clear(words, summary)
+    return count
+
+
+@cached_njit(nogil=True)
+def _fetch(rows, by_word):  # type: ignore[no-untyped-def]
+    start = np.int64(by_word.ctypes.data)
+    for i in range(rows.shape[0]):
+        prefetch(start + (rows[i] >> 6) * by_word.itemsize)
+
+
+@cached_njit(nogil=True)
+def _mark(rows, words, summary):  # type: ignore[no-untyped-def]
     one, low = np.uint64(1), np.int64(63)
     for i in range(rows.shape[0]):
         row = rows[i]
@@ -69,7 +103,16 @@ def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyp
             word = row >> 6
             words[word] |= one << np.uint64(row & low)
             summary[word >> 6] |= one << np.uint64(word & low)
-    count = 0
+
+
+@cached_njit(nogil=True)
+def _list(words, summary, rank, unique):  # type: ignore[no-untyped-def]
+    """Lists the marked rows and ranks their words; may write _ROUND - 1 entries past the last row.
+
+    A word's rows are written a round at a time, with what is beyond them to be overwritten: most
+    words end in their first round, and the processor guesses fewer ends wrong.
+    """
+    one, count = np.uint64(1), 0
     for s in range(summary.shape[0]):
         left = summary[s]
         while left:
@@ -77,10 +120,19 @@ def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyp
             left &= left - one
             rank[word] = count
             bits = words[word]
+            after = count + ones(bits)
             while bits:
-                unique[count] = (word << 6) + lowest(bits)
-                bits &= bits - one
-                count += 1
+                for k in range(_ROUND):
+                    unique[count + k] = (word << 6) + lowest(bits)
+                    bits &= bits - one
+                count += _ROUND
+            count = after
+    return count
+
+
+@cached_njit(nogil=True)
+def _find(rows, words, rank, index):  # type: ignore[no-untyped-def]
+    one, low = np.uint64(1), np.int64(63)
     for i in range(rows.shape[0]):
         row = rows[i]
         if row < 0:
@@ -89,8 +141,14 @@ def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyp
             word = row >> 6
             below = words[word] & ((one << np.uint64(row & low)) - one)
             index[i] = rank[word] + ones(below)
-    for i in range(count):
-        word = unique[i] >> 6
-        words[word] = 0
-        summary[word >> 6] = 0
-    return count
+
+
+@cached_njit(nogil=True)
+def _clear(words, summary):  # type: ignore[no-untyped-def]
+    one = np.uint64(1)
+    for s in range(summary.shape[0]):
+        left = summary[s]
+        summary[s] = 0
+        while left:
+            words[(np.int64(s) << 6) + lowest(left)] = 0
+            left &= left - one

@@ -7,31 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from monolith_jax.embedding import FeatureConfig, TableConfig, XlaEngine
 from monolith_jax.embedding._none import NONE
-from monolith_jax.embedding._unique import Scratch, unique_rows
 from monolith_jax.errors import ConfigError, DataError
 from monolith_jax.input import Ragged
-
-
-@given(
-    st.lists(st.integers(-3, 9999), max_size=300), st.sampled_from([1, 63, 64, 65, 4097, 10_000])
-)
-@settings(max_examples=100, deadline=None)
-def test_unique_equals_numpy(ids: list[int], rows: int) -> None:
-    given_rows = np.array([i if i < 0 else i % rows for i in ids], np.int64)
-    scratch = Scratch(rows)
-    for _ in range(2):  # the scratch is as new after a call
-        unique, index = unique_rows(given_rows, scratch)
-        np.testing.assert_array_equal(unique, np.unique(given_rows[given_rows >= 0]))
-        there = given_rows >= 0
-        np.testing.assert_array_equal(unique[index[there]], given_rows[there])
-        assert (index[~there] == NONE).all()
-    assert not scratch.words.any()
-    assert not scratch.summary.any()
 
 
 def make(batch_size: int = 4, mesh: Any = None, shards: int = 8, **options: Any) -> XlaEngine:
