@@ -64,9 +64,10 @@ class DeepFM(nn.Module):
         biases = pick(embeddings, self.biases, "DeepFM.biases", dim=1)
         batch, fields, dim = vectors.shape
         flat = vectors.reshape(batch, fields * dim)
-        flat = jnp.concatenate([flat, dense.astype(flat.dtype)], axis=1)
         bias = self.param("bias", nn.initializers.zeros_init(), ())
-        logits = Mlp(self.hidden, self.dropout, name="deep")(flat, train=train)
+        logits = Mlp(self.hidden, self.dropout, name="deep")(
+            flat, dense.astype(flat.dtype), train=train
+        )
         logits = logits + factorization_machine(vectors)
         for term in (bias, *(b[:, 0] for b in biases)):
             logits = logits + term.astype(logits.dtype)

@@ -1,5 +1,7 @@
 """The parts that rankers are made of."""
 
+from collections.abc import Callable, Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,22 +33,45 @@ class Mlp(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, *more: jax.Array, train: bool = False) -> jax.Array:
         """Runs the stack.
 
         Args:
           x: `[batch, n]`, float.
+          more: `[batch, m]` each, of x's dtype: further columns of the input, which are not copied
+            beside the others for it.
           train: whether to drop out.
 
         Returns:
           `[batch]`, of x's dtype.
         """
+        parts = [x, *more]
         for i, width in enumerate(self.hidden):
-            x = nn.Dense(
-                width, dtype=x.dtype, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}"
-            )(x)
-            x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
-        return nn.Dense(1, dtype=x.dtype, name="out")(x)[:, 0]
+            h = _Dense(width, nn.initializers.he_normal(), name=f"hidden_{i}")(parts)
+            parts = [nn.Dropout(self.dropout, deterministic=not train)(nn.relu(h))]
+        return _Dense(1, nn.initializers.lecun_normal(), name="out")(parts)[:, 0]
+
+
+class _Dense(nn.Module):
+    """As `flax.linen.Dense`, of an input in parts: `[x, y] W = x W_x + y W_y`.
+
+    The parts side by side would be a copy of all of them.
+    """
+
+    width: int
+    kernel_init: Callable[..., jax.Array]
+
+    @nn.compact
+    def __call__(self, parts: Sequence[jax.Array]) -> jax.Array:
+        dtype, widths = parts[0].dtype, [part.shape[1] for part in parts]
+        kernel = self.param("kernel", self.kernel_init, (sum(widths), self.width))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
+        kernels = jax.lax.split(kernel.astype(dtype), widths)
+        total = parts[0] @ kernels[0]
+        for part, rows in zip(parts[1:], kernels[1:], strict=True):
+            if part.shape[1]:
+                total = total + part @ rows
+        return total + bias.astype(dtype)
 
 
 def factorization_machine(vectors: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,38 @@ def test_mlp_is_the_stack_of_its_formula() -> None:
         h = np.maximum(h @ params[name]["kernel"] + params[name]["bias"], 0)
     expected = (h @ params["out"]["kernel"] + params["out"]["bias"])[:, 0]
     np.testing.assert_allclose(mlp.apply({"params": params}, x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [(), (4, 2)])
+@pytest.mark.parametrize("widths", [(3, 2), (3, 0), (1, 2, 4)])
+def test_an_input_in_parts_is_the_parts_side_by_side(
+    hidden: tuple[int, ...], widths: tuple[int, ...]
+) -> None:
+    parts = [jax.random.normal(jax.random.key(i), (5, width)) for i, width in enumerate(widths)]
+    whole = jnp.concatenate(parts, axis=1)
+    mlp = Mlp(hidden=hidden)
+    variables = jax.jit(mlp.init)(jax.random.key(9), *parts)
+    jax.tree.map(
+        np.testing.assert_array_equal, variables, jax.jit(mlp.init)(jax.random.key(9), whole)
+    )
+    found, want = mlp.apply(variables, *parts), mlp.apply(variables, whole)
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+
+
+def test_parameters_start_as_those_of_flax() -> None:
+    class Reference(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            x = nn.relu(nn.Dense(4, kernel_init=nn.initializers.he_normal(), name="hidden_0")(x))
+            return nn.Dense(1, name="out")(x)[:, 0]
+
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+    variables = jax.jit(Mlp(hidden=(4,)).init)(jax.random.key(0), x)
+    want = jax.jit(Reference().init)(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, want)
+    np.testing.assert_array_equal(
+        Mlp(hidden=(4,)).apply(variables, x), Reference().apply(variables, x)
+    )
 
 
 def test_mlp_without_hidden_layers_is_linear() -> None:
