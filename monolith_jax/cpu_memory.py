@@ -1,29 +1,41 @@
 """Memory of train steps on CPUs: kept from one step to the next, and in large pages.
 
 XLA's CPU programs ask malloc for their temporaries at each step and free them at its end. Linux's
-malloc (glibc) maps every block above 32 MiB anew and unmaps it when it is freed, so such a step
-pays a page fault for each 4 KiB of its temporaries, which is a third to a half of its time. Three
+malloc (glibc) maps every large block anew and unmaps it when it is freed, so such a step pays a
+page fault for each 4 KiB of its temporaries, which is a third to a half of its time. Four
 remedies, none of which changes a number:
 
-    step_options         fewer temporaries, in blocks that malloc may keep; `Program` has them
+    step_options         fewer temporaries, in blocks that malloc can keep; `Program` has them
     keep_freed_memory    malloc keeps what was freed, in the whole process: who owns it decides;
                          `monolith-jax` does
+    give_back            but not what is left over while a loop's first steps find their places
     use_huge_pages       tables in pages of 2 MiB: less time for finding the place of a row
 """
 
 import ctypes
 import os
 import sys
+import time
 from typing import Any
 
-HEAP = 30_000_000
-"""Bytes of a block of temporaries: below the 32 MiB from which on glibc always maps anew."""
+HEAP = 240_000_000
+"""Most bytes of a block of temporaries: below `_MAPPED`, so that malloc can keep it.
 
+Several small blocks would each lose its place to other arrays that are made between two steps.
+"""
+
+SETTLING = 32
+"""Steps of a loop before which memory is given back (`give_back`)."""
+
+_MAPPED = 256 << 20  # bytes of a block that malloc maps anew
 _HEAP_SIZE = "xla_multiheap_size_constraint_per_heap"
 _SCHEDULER = "xla_cpu_scheduler_type"  # XLA's own choice runs more at once, and keeps more at once
 _HUGE = 2 << 20
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # of malloc.h
-_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25  # of mman.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
+# The names above are malloc.h's, those below mman.h's.
+_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
+
+_keeps = "GLIBC_TUNABLES" in os.environ  # which may say what `keep_freed_memory` does
 
 
 def step_options(device: Any = None, largest: int = 0) -> dict[str, Any]:
@@ -66,20 +78,47 @@ def keep_freed_memory() -> bool:
     It does nothing where the environment has GLIBC_TUNABLES, which can say the same
     (docs/engine.md), and on other systems.
     """
+    global _keeps
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or "GLIBC_TUNABLES" in os.environ:
         return False
-    # Steps run now in one thread, now in another, and each would keep memory of its own: so all but
-    # the main thread share one arena. The pad, as large as a part of an arena, keeps its last part.
-    settings = {
-        _MMAP_THRESHOLD: 32 << 20,
-        _TRIM_THRESHOLD: 2**31 - 1,
-        _TOP_PAD: 64 << 20,
-        _ARENA_MAX: 2,
-    }
-    return all(mallopt(name, value) == 1 for name, value in settings.items())
+    # Steps run now in one thread, now in another, and each would keep memory of its own: so all
+    # threads share the main arena, the only one that holds blocks above 64 MiB.
+    settings = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20, _ARENA_MAX: 1}
+    _keeps = all(mallopt(name, value) == 1 for name, value in settings.items())
+    # Older versions refuse more than 32 MiB; there nothing is mapped, however large.
+    return _keeps and (mallopt(_MMAP_THRESHOLD, _MAPPED) == 1 or mallopt(_MMAP_MAX, 0) == 1)
+
+
+def give_back(arrays: Any) -> bool:
+    """Waits for arrays on CPUs, then has malloc give its free memory back; returns whether it did.
+
+    For a loop, before each of its first `SETTLING` steps. Making the state and compiling leave free
+    memory, and while malloc's caches fill up, a step's temporaries may need another place than the
+    last step's: given back, the process does not hold the old place and the new one at once. Each
+    such step pays the page faults that `keep_freed_memory` spares the later ones.
+
+    Args:
+      arrays: a pytree, of what the last step returned; nothing happens if there is none on a CPU,
+        or where malloc keeps nothing.
+
+    Example:
+      >>> give_back({"none": None})
+      False
+    """
+    if sys.platform != "linux" or not _keeps:
+        return False
+    import jax
+
+    leaves = [x for x in jax.tree.leaves(arrays) if isinstance(x, jax.Array)]
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None or not any(d.platform == "cpu" for x in leaves for d in x.devices()):
+        return False
+    jax.block_until_ready(leaves)
+    time.sleep(0.01)  # results are ready shortly before the step's temporaries are freed
+    return bool(trim(0))
 
 
 def use_huge_pages(arrays: Any) -> int:
