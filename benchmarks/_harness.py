@@ -42,12 +42,16 @@ def compare(
     theirs_name: str,
     repeats: int = 11,
     warmup: int = 2,
+    steps: int = 1,
 ) -> Row:
-    """Times both sides in turns and returns the row; each function must wait for its own result."""
+    """Times both sides in turns and returns the row; each function must wait for its own result.
+
+    Where a function makes several `steps`, the row is of one.
+    """
     for _ in range(warmup):
         ours()
         theirs()
-    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(repeats)]
+    pairs = [(_seconds(ours) / steps, _seconds(theirs) / steps) for _ in range(repeats)]
     return summarize(case, pairs, theirs_name)
 
 
@@ -92,10 +96,11 @@ def elsewhere(module: str, *arguments: str) -> Iterator[Callable[[], object]]:
         yield one
 
 
-def serve(step: Callable[[], object]) -> None:
-    """Makes one step for each line of standard input, and says so."""
+def serve(step: Callable[[], object], steps: int = 1) -> None:
+    """Makes so many steps for each line of standard input, and says so."""
     for _ in sys.stdin:
-        step()
+        for _ in range(steps):
+            step()
         print("done", flush=True)
 
 

@@ -4,12 +4,13 @@
 Adam on the rest. Ours is `training.Program`'s own step, with tables in huge pages as `train` puts
 them, and counts the host's half (deduplication and transfer) too. TF's is one call of a graph-mode
 session. Plain JAX differentiates through `table[ids]`, which makes a dense gradient, and updates it
-with the same rules, donated. Each side has a process of its own; in ours malloc keeps what is
-freed, as it does in `monolith-jax train` (`cpu_memory`).
+with the same rules, donated. Each side has a process of its own and makes 8 steps in its turn; in
+ours malloc keeps what is freed, as it does in `monolith-jax train` (`cpu_memory`).
 
-Two more rows hold 50 M rows (theirs) against 1 M (ours) of one and the same side: that ratio is how
-much a larger table costs, where a batch touches a seventh more distinct rows too. Last comes the
-memory of a process of its own, started with `--memory` (Linux).
+Three more rows hold 50 M rows (theirs) against 1 M (ours) of one and the same side: that ratio is
+how much a larger table costs, first with batches that touch as many distinct rows of it, then with
+ids drawn from all its rows, of which a batch touches a seventh more. Last comes the memory of a
+process of its own, started with `--memory` (Linux).
 
     python -m benchmarks.train_step [--json FILE] [--quick]
 """
@@ -32,7 +33,7 @@ import numpy as np
 import optax
 
 from benchmarks import _harness
-from monolith_jax.cpu_memory import keep_freed_memory, use_huge_pages
+from monolith_jax.cpu_memory import SETTLING, give_back, keep_freed_memory, use_huge_pages
 from monolith_jax.embedding import Constant, FeatureConfig, TableConfig
 from monolith_jax.input import Batch
 from monolith_jax.models import DeepFMConfig
@@ -41,16 +42,23 @@ from monolith_jax.task import InputConfig, TaskConfig
 from monolith_jax.training import Program
 
 IDS, FLOATS, DIM, BATCHES = 26, 13, 16, 4
+TURN = 8
+"""Steps of a side's turn: all but the first find the caches as their own side left them."""
+
 MODULE = "benchmarks.train_step"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model's sizes: rows over all tables, examples of a batch, widths of the MLP."""
+    """A model's sizes: rows over all tables, examples of a batch, widths of the MLP.
+
+    A batch touches rows of all the table, or as many as it would of one of `touched` rows.
+    """
 
     rows: int
     batch: int
     hidden: tuple[int, ...]
+    touched: int = 0
 
     @property
     def vocab(self) -> int:
@@ -82,10 +90,10 @@ class Case:
     def batches(self, count: int = BATCHES) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(ids [batch, IDS] within each table, floats, labels): Zipf(1.05), spread over rows."""
         rng = np.random.default_rng(0)
-        made = []
+        made, most = [], (self.touched or self.rows) // IDS
         for _ in range(count):
-            ids = rng.zipf(1.05, (self.batch, IDS)) % self.vocab
-            ids = (ids * 2_654_435_761) % self.vocab
+            ids = rng.zipf(1.05, (self.batch, IDS)) % most
+            ids = (ids * 2_654_435_761) % most * (self.vocab // most)
             floats = rng.normal(size=(self.batch, FLOATS)).astype(np.float32)
             made.append((ids, floats, rng.integers(0, 2, self.batch).astype(np.float32)))
         return made
@@ -94,12 +102,7 @@ class Case:
 def ours(case: Case, batches_kept: int = BATCHES) -> Callable[[], object]:
     """The package's own step, the host's half counted in."""
     program = Program(case.task(), jax.devices()[:1])
-    batches = []
-    for ids, floats, labels in case.batches(batches_kept):
-        columns: dict[str, Any] = {f"c{i}": np.ascontiguousarray(ids[:, i]) for i in range(IDS)}
-        columns |= {f"f{i}": np.ascontiguousarray(floats[:, i]) for i in range(FLOATS)}
-        columns["label"] = labels
-        batches.append(Batch(columns, np.ones(case.batch, np.float32)))
+    batches = [_batch(*arrays) for arrays in case.batches(batches_kept)]
     turn = itertools.cycle(batches)
     state, window = program.init(0), program.empty_window()
     use_huge_pages(state.tables)
@@ -109,7 +112,18 @@ def ours(case: Case, batches_kept: int = BATCHES) -> Callable[[], object]:
         state, window = program.train_step(state, window, program.prepare(next(turn)))
         return float(window["loss"])
 
+    # As `train` begins.
+    program.train_step.lower(state, window, program.prepare(batches[0])).compile()
+    for _ in range(SETTLING):
+        give_back(window)
+        one()
     return one
+
+
+def _batch(ids: np.ndarray, floats: np.ndarray, labels: np.ndarray) -> Batch:
+    columns: dict[str, Any] = {f"c{i}": np.ascontiguousarray(ids[:, i]) for i in range(IDS)}
+    columns |= {f"f{i}": np.ascontiguousarray(floats[:, i]) for i in range(FLOATS)}
+    return Batch(columns | {"label": labels}, np.ones(len(labels), np.float32))
 
 
 def plain_jax(case: Case) -> Callable[[], object]:
@@ -201,12 +215,12 @@ def tensorflow(case: Case) -> Callable[[], object]:
 def memory(case: Case) -> None:
     """Prints the peak resident memory of our step, less what the process had before, in bytes."""
     warm = ours(Case(26_000, 64, case.hidden))
-    for _ in range(2 * BATCHES):
+    for _ in range(SETTLING):
         warm()  # imports, compilers and threads, with a batch too small to count
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, a compiler's, is forgotten
     before = _kilobytes("VmRSS") * 1024
     step = ours(case, batches_kept=1)
-    for _ in range(2 * BATCHES):
+    for _ in range(SETTLING):
         step()
     peak = _kilobytes("VmHWM") * 1024
     arrays = 2 * case.rows * DIM * 4
@@ -243,10 +257,12 @@ def contests(quick: bool) -> list[Contest]:
         Case(rows // scale, batch, (64, 32)) for rows in (1_000_000, 10_000_000, 50_000_000)
     )
     wide = Case(whole.rows, batch, (400, 400, 400))
+    same = Case(large.rows, batch, (64, 32), touched=small.rows)
     return [
         Contest("MLP 64, 32", ours, whole, tensorflow, whole, "TF1"),
         Contest("MLP 400 x 3", ours, wide, tensorflow, wide, "TF1"),
         Contest("MLP 64, 32", ours, whole, plain_jax, whole, "dense-gradient JAX"),
+        Contest("growth, ours: 1 M rows", ours, small, ours, same, "50 M, as many touched"),
         Contest("growth, ours: 1 M rows", ours, small, ours, large, "50 M rows"),
         Contest("growth, TF1: 1 M rows", tensorflow, small, tensorflow, large, "50 M rows"),
     ]
@@ -275,8 +291,9 @@ def main() -> None:
                     mine,
                     other,
                     theirs_name=contest.against,
-                    repeats=5 if quick else 15,
-                    warmup=2 * BATCHES,
+                    repeats=5 if quick else 11,
+                    warmup=1,
+                    steps=TURN,
                 )
             )
         print(f"  {contest.name} done", file=sys.stderr)
@@ -293,7 +310,7 @@ def _side(contest: Contest, side: str) -> None:
     }[side]
     if make is ours:
         keep_freed_memory()
-    _harness.serve(make(case))
+    _harness.serve(make(case), TURN)
 
 
 if __name__ == "__main__":
