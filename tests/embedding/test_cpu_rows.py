@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
 from monolith_jax.embedding import _access
+from monolith_jax.embedding._cpu import kernels
 from monolith_jax.embedding._cpu.kernels import BLOCK
 from monolith_jax.embedding._cpu.rows import pick, put, take
 from monolith_jax.embedding._none import NONE
@@ -195,6 +196,27 @@ def test_under_vmap() -> None:
     rows, ids = rows_and_ids(0, 40, 5, (6, 30, 3))
     batched = jax.vmap(pick, in_axes=(None, 0))(rows, ids)
     same_bytes(batched, np.stack([want_picked(rows, i) for i in ids]))
+
+
+def test_a_jaxlib_that_refuses_the_kernels_moves_rows_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise jax.errors.JaxRuntimeError("API version (0.3) is incompatible")
+
+    monkeypatch.setattr(kernels, "_STATE", [])
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", refuse)
+    rows, ids = rows_and_ids(0, 40, 8, (30, 3))
+    table, some = jnp.asarray(rows), jnp.arange(35, 45, dtype=jnp.int32)
+    for found, want in [
+        (pick(table, jnp.asarray(ids)), want_picked(rows, ids)),
+        (take(table, jnp.asarray(ids[:, 0])), rows[np.clip(ids[:, 0], 0, 39)]),
+        (put(table, some, table[:10]), np.concatenate([rows[:35], rows[:5]])),
+    ]:
+        same_bytes(found, want)
+    assert [record.message for record in caplog.records] == [
+        "rows on CPUs are moved by XLA's own loops, more slowly: API version (0.3) is incompatible"
+    ]
 
 
 PROGRAM = """

@@ -7,6 +7,7 @@ feature's ids, many of which come again, stay in a core's own cache, where all f
 """
 
 import ctypes
+import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -129,14 +130,19 @@ def _write_rows(frame):  # type: ignore[no-untyped-def]
     return 0
 
 
-def register() -> None:
-    """Makes the kernels known to XLA, once in a process; compiled, they are kept on disk."""
+def register() -> bool:
+    """Makes the kernels known to XLA, once in a process; compiled, they are kept on disk.
+
+    Returns whether XLA takes them: it refuses those for a version of its interface that it no
+    longer has.
+    """
     with _ONCE:
-        if not _KEPT:
-            _register()
+        if not _STATE:
+            _STATE.append(_register())
+    return _STATE[0]
 
 
-def _register() -> None:
+def _register() -> bool:
     helper = _compiled(types.void(types.int64), _help)
     binding.add_symbol(_TASK, helper.address)
     _KEPT.append(helper)
@@ -146,10 +152,19 @@ def _register() -> None:
     for name, function in ((READ, _read_rows), (WRITE, _write_rows)):
         handler = _compiled(types.int64(types.int64), function)
         _KEPT.append(handler)
-        jax.ffi.register_ffi_target(name, capsule(handler.address, None, None), platform="cpu")
+        try:
+            jax.ffi.register_ffi_target(name, capsule(handler.address, None, None), platform="cpu")
+        except jax.errors.JaxRuntimeError as error:
+            _LOG.warning("rows on CPUs are moved by XLA's own loops, more slowly: %s", error)
+            return False
+    return True
 
 
+_LOG = logging.getLogger(__name__)
 _ONCE = threading.Lock()
+
+_STATE: list[bool] = []
+"""Whether XLA took the kernels, once it was asked."""
 
 _KEPT: list[Any] = []
 """What numba compiled: it lives as long as the object that numba gave."""
