@@ -224,12 +224,13 @@ def memory(case: Case) -> None:
         step()
     peak = _kilobytes("VmHWM") * 1024
     arrays = 2 * case.rows * DIM * 4
-    batch = case.batch * IDS * DIM * 4
+    # Ids, floats, label and weight, and the ids' vectors.
+    batch = case.batch * (IDS * 8 + FLOATS * 4 + 8 + IDS * DIM * 4)
     print(
         f"memory: tables and slots {arrays / 1e6:.0f} MB; peak resident beyond the process's "
         f"{before / 1e6:.0f} MB at rest {(peak - before) / 1e6:.0f} MB, temporaries included, "
-        f"{(peak - before) / arrays:.2f} times (the bound with a batch's rows: "
-        f"{1.1 + batch / arrays:.2f})"
+        f"{(peak - before) / arrays:.3f} times (10 % and a batch with its "
+        f"vectors: {1.1 + batch / arrays:.3f})"
     )
 
 

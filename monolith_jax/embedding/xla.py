@@ -58,10 +58,10 @@ class XlaEngine:
       shards: virtual shards, the unit of distribution. Part of the layout of a checkpoint: it must
         stay the same, and the number of devices must divide it.
       seed: of the stochastic rounding of bfloat16 tables; a run that goes on needs the same.
-      form: how rows are reached: "rows", "lines", "words", parts of lines by DMA, or "records", a
-        row, its slots and its bias side by side; "auto": rows on CPU and GPU, words on later TPUs,
-        lines on TPU v4 and v5e, or records where they move less (`_record_choice`). The same
-        numbers are read and written in every form.
+      form: how rows are reached: "rows" (on CPUs by kernels of our own, `_cpu`), "lines", "words",
+        parts of lines by DMA, or "records", a row, its slots and its bias side by side; "auto":
+        rows on CPU and GPU, words on later TPUs, lines on TPU v4 and v5e, or records where they
+        move less (`_record_choice`). The same numbers are read and written in every form.
       exchange: how rows travel between devices: "buckets", of one size for every pair, on every
         backend; "ragged", each pair's own number, where the backend can (TPUs but v5e); "auto":
         what compiles to the better program (`_ragged`). No id is dropped by either, and both bring
