@@ -84,6 +84,24 @@ def test_trains_evaluates_and_leaves_everything_behind(uninterrupted: Path) -> N
     assert [p.name for p in sorted((uninterrupted / "checkpoints").iterdir())] == ["15", "20", "21"]
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_step_that_is_compiled_before_it_runs_is_compiled_once(
+    task: TaskConfig, changed: Changed, tmp_path: Path, devices: int
+) -> None:
+    compiled: list[str] = []
+
+    def listen(event: str, _: float, **known: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(known.get("fun_name", ""))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        run(changed(task, train={"devices": devices}), tmp_path / "run", stop_after=1)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert sum("_train_step" in name for name in compiled) == 1
+
+
 def test_training_learns(task: TaskConfig, changed: Changed, tmp_path: Path) -> None:
     rows = read_rows(tmp_path / "metrics.jsonl")
     run(changed(task, train={"epochs": 15}), tmp_path)
