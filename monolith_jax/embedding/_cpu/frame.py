@@ -55,10 +55,10 @@ def result(frame):  # type: ignore[no-untyped-def]
 @inlined
 def threads(frame):  # type: ignore[no-untyped-def]
     """Returns how many threads XLA has for the programs of this device; 1 if it does not say."""
-    asked = allocate(40)
-    store(asked, 4, 1)
-    _ask(frame, _THREADS, asked, 32, asked + 32, 0)
-    found = load(asked, 4)
+    asked = allocate(48)
+    store(asked, 5, 1)
+    _ask(frame, _THREADS, asked, 32, asked + 40, 0)
+    found = load(asked, 5)
     release(asked)
     return found
 
@@ -74,13 +74,15 @@ def schedule(frame, task, data):  # type: ignore[no-untyped-def]
 
 @inlined
 def _ask(frame, function, asked, size, first, second):  # type: ignore[no-untyped-def]
-    """Calls a function of the API; returns whether there was no error."""
+    """Calls a function of the API with a struct of `size` bytes; returns whether it had no error.
+
+    `asked` is the struct's place, of 40 bytes at least: the error's is written there too.
+    """
     store(asked, 0, size)
     store(asked, 1, 0)
     store(asked, 2, load(frame, _CONTEXT))
     store(asked, 3, first)
-    if size > 32:
-        store(asked, 4, second)
+    store(asked, 4, second)
     api = load(frame, _API)
     error = call(load(api, function), asked)
     if error == 0:
