@@ -1,15 +1,44 @@
 """The first values of a stack: made where they will live, the same on any number of devices."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from monolith_jax.embedding._placement import EVERYWHERE, Placement
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.config import Constant, Initializer, Normal, TableConfig, Uniform
+from monolith_jax.embedding.engine import State
 from monolith_jax.errors import ConfigError
 from monolith_jax.optimizers import Slot
+
+
+def init_saved(stacks: Iterable[Stack], placement: Placement, shards: int, key: jax.Array) -> State:
+    """Returns the state before the first step as checkpoints have it; to be jitted.
+
+    Args:
+      stacks: the tables.
+      placement: the devices.
+      shards: virtual shards, over all devices.
+      key: of all values.
+    """
+    made = {}
+    for i, stack in enumerate(stacks):
+        make = partial(_init_values, stack, placement, shards // placement.devices)
+        value = placement.split(make, (EVERYWHERE,))(jax.random.fold_in(key, i))
+        made[stack.name] = {
+            "value": value,
+            "slots": init_slots(stack),
+            "scalars": as_float32(stack.rule.scalars),
+        }
+    return {"step": jnp.zeros((), jnp.int32), "stacks": made}
+
+
+def _init_values(stack: Stack, placement: Placement, shards: int, key: jax.Array) -> jax.Array:
+    """Returns one device's block of values, of `shards` virtual shards."""
+    return init_block(stack, key, placement.index() * shards, shards)
 
 
 def init_block(stack: Stack, key: jax.Array, first_shard: Any, shards: int) -> jax.Array:
@@ -92,6 +121,14 @@ def stack_shapes(stack: Stack) -> Any:
             slot.name: shape(slot_shape(stack, slot), jnp.float32) for slot in stack.rule.slots
         },
         "scalars": {name: shape((), jnp.float32) for name in stack.rule.scalars},
+    }
+
+
+def saved_shapes(stacks: Iterable[Stack]) -> State:
+    """Returns the shapes and dtypes of what checkpoints have."""
+    return {
+        "step": jax.ShapeDtypeStruct((), jnp.int32),
+        "stacks": {stack.name: stack_shapes(stack) for stack in stacks},
     }
 
 

@@ -15,9 +15,8 @@ from monolith_jax.embedding._access import picker, read_rows
 from monolith_jax.embedding._combine import combine_features, receive
 from monolith_jax.embedding._init import (
     as_float32,
-    init_block,
-    init_slots,
-    stack_shapes,
+    init_saved,
+    saved_shapes,
     state_shardings,
 )
 from monolith_jax.embedding._lookups import Lookups
@@ -160,25 +159,8 @@ class XlaEngine:
         return jax.jit(self._start, out_shardings=self.state_sharding())(key)
 
     def _start(self, key: jax.Array) -> State:
-        return self._form.from_saved(self._init(key))
-
-    def _init(self, key: jax.Array) -> State:
-        """Returns the state before the first step as checkpoints have it."""
-        stacks = {}
-        for i, stack in enumerate(self.stacks):
-            make = partial(self._init_values, stack)
-            value = self._placement.split(make, (EVERYWHERE,))(jax.random.fold_in(key, i))
-            stacks[stack.name] = {
-                "value": value,
-                "slots": init_slots(stack),
-                "scalars": as_float32(stack.rule.scalars),
-            }
-        return {"step": jnp.zeros((), jnp.int32), "stacks": stacks}
-
-    def _init_values(self, stack: Stack, key: jax.Array) -> jax.Array:
-        mine = self.shards // self.devices
-        first = self._placement.index() * mine
-        return init_block(stack, key, first, mine)
+        saved = init_saved(self.stacks, self._placement, self.shards, key)
+        return self._form.from_saved(saved)
 
     def abstract_state(self) -> State:
         """Returns the state's shapes, dtypes and shardings."""
@@ -199,13 +181,9 @@ class XlaEngine:
 
     def abstract_saved(self) -> State:
         """Returns the shapes of what checkpoints have: values and slots in arrays of their own."""
-        shapes: Any = {
-            "step": jax.ShapeDtypeStruct((), jnp.int32),
-            "stacks": {stack.name: stack_shapes(stack) for stack in self.stacks},
-        }
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            shapes,
+            saved_shapes(self.stacks),
             self._saved_sharding(),
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from monolith_jax.embedding._combine import _scale_gradient
-from monolith_jax.embedding._init import as_float32, state_shardings
+from monolith_jax.embedding._init import as_float32, init_saved, state_shardings
 from monolith_jax.embedding._parts import assemble
 from monolith_jax.embedding._placement import BY_ROW, Placement
 from monolith_jax.embedding._stacks import Stack
@@ -109,12 +109,12 @@ class SparseCoreEngine:
 
     def init(self, key: jax.Array) -> State:
         """Returns the state before the first step: the very values of `XlaEngine.init`."""
-        made = jax.jit(
-            lambda key: self._form.from_saved(self.saved._init(key)),
-            out_shardings=self.state_sharding(),
-        )
-        state: State = made(key)
-        return state
+
+        def start(key: jax.Array) -> State:
+            saved = init_saved(self.stacks, self._placement, self.shards, key)
+            return self._form.from_saved(saved)
+
+        return jax.jit(start, out_shardings=self.state_sharding())(key)
 
     def abstract_state(self) -> State:
         """Returns the state's shapes, dtypes, shardings and layouts in memory."""
