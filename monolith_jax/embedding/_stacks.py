@@ -106,6 +106,18 @@ def _stack(
     return Stack(name, tables, tuple(offsets), mine, Layout(row, dim, shards, tuple(blocks)))
 
 
+def check_rows(stacks: Sequence[Stack], devices: int) -> None:
+    """Raises a ConfigError where a device would have more rows than int32 can count."""
+    for stack in stacks:
+        # Padding counts on beyond the block, up to twice its rows, and must stay within int32.
+        if 2 * stack.layout.physical_rows // devices >= 2**31:
+            raise ConfigError(
+                f"tables {', '.join(table.name for table in stack.tables)}: "
+                f"{stack.layout.physical_rows} rows on {devices} devices; at most 2**30 rows per "
+                "device are possible"
+            )
+
+
 def _check_names(kind: str, names: Sequence[str]) -> None:
     for name in names:
         if not name:

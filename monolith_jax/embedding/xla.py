@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from monolith_jax.embedding import _export, _ragged
 from monolith_jax.embedding._access import picker, read_rows
 from monolith_jax.embedding._combine import combine_features, receive
+from monolith_jax.embedding._forms import forms_of
 from monolith_jax.embedding._init import (
     as_float32,
     init_saved,
@@ -24,15 +25,14 @@ from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._norms import table_squares
 from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
-from monolith_jax.embedding._ragged import Exchange, is_ragged
-from monolith_jax.embedding._reach import Form, Reach, reach_of, reach_of_records
-from monolith_jax.embedding._record_choice import leads_of, records_of
+from monolith_jax.embedding._ragged import Exchange
+from monolith_jax.embedding._reach import Form
 from monolith_jax.embedding._record_form import RecordForm
 from monolith_jax.embedding._records import read_records, update_records
 from monolith_jax.embedding._reshard import reshard, tables_as_stored
 from monolith_jax.embedding._room import Room
 from monolith_jax.embedding._rounding import step_key
-from monolith_jax.embedding._stacks import Stack, build_stacks
+from monolith_jax.embedding._stacks import Stack, build_stacks, check_rows
 from monolith_jax.embedding._update import Rounding, update_block
 from monolith_jax.embedding.config import FeatureConfig, TableConfig
 from monolith_jax.embedding.engine import Rows, State
@@ -101,17 +101,9 @@ class XlaEngine:
     ) -> None:
         self._placement = Placement(mesh, axis)
         self.devices = self._placement.devices
-        if shards % self.devices:
-            raise ConfigError(
-                f"{self.devices} devices do not divide the {shards} virtual shards of the tables"
-            )
-        if batch_size < 1 or batch_size % self.devices:
-            raise ConfigError(
-                f"batch_size {batch_size} does not divide over {self.devices} devices"
-            )
+        _check_divisible(shards, batch_size, self.devices)
         self.stacks: tuple[Stack, ...] = build_stacks(tables, features, shards)
-        for stack in self.stacks:
-            _check_rows(stack, self.devices)
+        check_rows(self.stacks, self.devices)
         self.batch_size = batch_size
         self.shards = shards
         self.seed = seed
@@ -125,25 +117,11 @@ class XlaEngine:
             "exchange": exchange,
         }
         device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-        self.records = records_of(
-            self.stacks, form, device, self.devices, biases=exchange != "ragged"
-        )
+        forms = forms_of(self.stacks, form, exchange, device, self.devices)
+        self.records, self.leads, self.asking = forms.records, forms.leads, forms.asking
+        self.ragged, self.reach = forms.ragged, forms.reach
+        self._apart = forms.apart
         self._form = RecordForm(self.records, self._placement)
-        self.leads = leads_of(self.stacks, self.records)
-        self.asking = tuple(stack for stack in self.stacks if self.leads[stack.name] is stack)
-        self._apart = tuple(stack for stack in self.asking if stack.name not in self.records)
-        # A bias would take half a line in the ragged exchange, which packs rows of one width.
-        biased = {name for name, record in self.records.items() if record.biases}
-        self.ragged = frozenset(
-            stack.name
-            for stack in self.asking
-            if stack.name not in biased
-            and is_ragged(exchange, stack.layout, self.devices, device.device_kind)
-        )
-        self.reach: dict[str, Reach] = {
-            **{stack.name: reach_of(stack, form, device) for stack in self._apart},
-            **{name: reach_of_records(r.layout, device) for name, r in self.records.items()},
-        }
         self._pick = picker(device)
         self._prepare: Any = None
         self._id_weights: Any = None
@@ -486,11 +464,11 @@ def _arrays(state: State) -> Any:
     return {name: {k: x for k, x in held.items() if k != "scalars"} for name, held in stacks}
 
 
-def _check_rows(stack: Stack, devices: int) -> None:
-    # Padding counts on beyond the block, up to twice its rows, and must stay within int32.
-    if 2 * stack.layout.physical_rows // devices >= 2**31:
+def _check_divisible(shards: int, batch_size: int, devices: int) -> None:
+    """Raises where devices would have unequal parts of the tables or of a batch."""
+    if shards % devices:
         raise ConfigError(
-            f"tables {', '.join(table.name for table in stack.tables)}: "
-            f"{stack.layout.physical_rows} rows on {devices} devices; at most 2**30 rows per "
-            "device are possible"
+            f"{devices} devices do not divide the {shards} virtual shards of the tables"
         )
+    if batch_size < 1 or batch_size % devices:
+        raise ConfigError(f"batch_size {batch_size} does not divide over {devices} devices")

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from monolith_jax.embedding import FeatureConfig, TableConfig, Uniform, XlaEngine, xla
+from monolith_jax.embedding import FeatureConfig, TableConfig, Uniform, XlaEngine, _forms
 from monolith_jax.embedding import _record_form as record_form
 from monolith_jax.optimizers import Adagrad, LazyAdam, Momentum, RowwiseAdagrad
 
@@ -191,7 +191,7 @@ def test_biases_stay_apart_where_the_ragged_exchange_is_asked_for(mesh: Any) -> 
 
 def test_rows_with_biases_take_buckets(mesh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where "auto" would have them travel raggedly: in lines that a bias would fill by half."""
-    monkeypatch.setattr(xla, "is_ragged", lambda *_: True)
+    monkeypatch.setattr(_forms, "is_ragged", lambda *_: True)
     tables, features = configs()
     alone = TableConfig(name="alone", vocab_size=61, dim=32, optimizer=Adagrad())
     feature = FeatureConfig(name="alone", table="alone")
