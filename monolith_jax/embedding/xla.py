@@ -2,24 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
-from monolith_jax.embedding import _export, _ragged
+from monolith_jax.embedding import _ragged
 from monolith_jax.embedding._access import picker, read_rows
 from monolith_jax.embedding._combine import combine_features, receive
 from monolith_jax.embedding._forms import forms_of
-from monolith_jax.embedding._init import (
-    as_float32,
-    init_saved,
-    saved_shapes,
-    state_shardings,
-)
+from monolith_jax.embedding._init import as_float32
 from monolith_jax.embedding._lookups import Lookups
 from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._norms import table_squares
@@ -27,19 +20,19 @@ from monolith_jax.embedding._parts import assemble, vector_shapes
 from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._ragged import Exchange
 from monolith_jax.embedding._reach import Form
-from monolith_jax.embedding._record_form import RecordForm
 from monolith_jax.embedding._records import read_records, update_records
-from monolith_jax.embedding._reshard import reshard, tables_as_stored
+from monolith_jax.embedding._reshard import tables_as_stored
 from monolith_jax.embedding._room import Room
 from monolith_jax.embedding._rounding import step_key
 from monolith_jax.embedding._stacks import Stack, build_stacks, check_rows
+from monolith_jax.embedding._state import TableKeeper
 from monolith_jax.embedding._update import Rounding, update_block
 from monolith_jax.embedding.config import FeatureConfig, TableConfig
 from monolith_jax.embedding.engine import Rows, State
 from monolith_jax.errors import ConfigError
 
 
-class XlaEngine:
+class XlaEngine(TableKeeper):
     """Touched-row tables in plain XLA, on one device or sharded over a mesh axis.
 
     Cost of a step, per device: the touched rows and their slots once in and once out (TF's Adam:
@@ -71,6 +64,7 @@ class XlaEngine:
       UserError: in a program of several processes.
 
     Example:
+      >>> import numpy as np
       >>> from monolith_jax.optimizers import Sgd
       >>> engine = XlaEngine(
       ...     [TableConfig(name="user", vocab_size=10, dim=2, optimizer=Sgd(learning_rate=1.0))],
@@ -99,14 +93,18 @@ class XlaEngine:
         form: Form = "auto",
         exchange: Exchange = "auto",
     ) -> None:
-        self._placement = Placement(mesh, axis)
-        self.devices = self._placement.devices
-        _check_divisible(shards, batch_size, self.devices)
-        self.stacks: tuple[Stack, ...] = build_stacks(tables, features, shards)
-        check_rows(self.stacks, self.devices)
+        placement = Placement(mesh, axis)
+        _check_divisible(shards, batch_size, placement.devices)
+        stacks = build_stacks(tables, features, shards)
+        check_rows(stacks, placement.devices)
+        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        forms = forms_of(stacks, form, exchange, device, placement.devices)
+        super().__init__(stacks, forms.records, placement, shards)
         self.batch_size = batch_size
-        self.shards = shards
         self.seed = seed
+        self.leads, self.asking = forms.leads, forms.asking
+        self.ragged, self.reach = forms.ragged, forms.reach
+        self._apart = forms.apart
         self._tables, self._features = tuple(tables), tuple(features)
         self._options: Any = {
             "mesh": mesh,
@@ -116,65 +114,10 @@ class XlaEngine:
             "form": form,
             "exchange": exchange,
         }
-        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-        forms = forms_of(self.stacks, form, exchange, device, self.devices)
-        self.records, self.leads, self.asking = forms.records, forms.leads, forms.asking
-        self.ragged, self.reach = forms.ragged, forms.reach
-        self._apart = forms.apart
-        self._form = RecordForm(self.records, self._placement)
         self._pick = picker(device)
         self._prepare: Any = None
         self._id_weights: Any = None
         self._room: Mapping[str, Room] = {}
-
-    # --- state -------------------------------------------------------------------------------
-
-    def init(self, key: jax.Array) -> State:
-        """Returns the state before the first step, made on its devices.
-
-        The values depend on the key, the tables and `shards`, not on mesh, devices or backend.
-        """
-        return jax.jit(self._start, out_shardings=self.state_sharding())(key)
-
-    def _start(self, key: jax.Array) -> State:
-        saved = init_saved(self.stacks, self._placement, self.shards, key)
-        return self._form.from_saved(saved)
-
-    def abstract_state(self) -> State:
-        """Returns the state's shapes, dtypes and shardings."""
-        by_row = self._placement.by_row
-
-        def shape(name: str, _: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(self.records[name].shape, jnp.float32, sharding=by_row)
-
-        state: State = self._form.replaced(self.abstract_saved(), shape)
-        return state
-
-    def state_sharding(self) -> Any:
-        """Returns the state's shardings: tables and slots in blocks of rows, scalars everywhere."""
-        return self._form.replaced(self._saved_sharding(), lambda *_: self._placement.by_row)
-
-    def _saved_sharding(self) -> Any:
-        return state_shardings(self.stacks, self._placement.by_row, self._placement.everywhere)
-
-    def abstract_saved(self) -> State:
-        """Returns the shapes of what checkpoints have: values and slots in arrays of their own."""
-        return jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            saved_shapes(self.stacks),
-            self._saved_sharding(),
-        )
-
-    def to_saved(self, state: State) -> State:
-        """Returns the state as checkpoints have it: as it is but for records, which are split.
-
-        Records and what is made of them are both in memory until one is let go.
-        """
-        return self._form.to_saved(state)
-
-    def from_saved(self, saved: State) -> State:
-        """Returns the state of a checkpoint; the inverse of `to_saved`."""
-        return self._form.from_saved(saved)
 
     def with_sharding(self, stored: Mapping[str, str]) -> "XlaEngine":
         """Returns an engine on the same devices with its tables sharded as a checkpoint has them.
@@ -184,22 +127,6 @@ class XlaEngine:
         """
         tables = tables_as_stored(self._tables, stored)
         return XlaEngine(tables, self._features, batch_size=self.batch_size, **self._options)
-
-    def resharded(self, state: State, source: "XlaEngine") -> State:
-        """Returns another engine's saved state as one of this engine; the other is not kept.
-
-        Rows, slots and scalars are the same to the last bit, only laid out by this engine's
-        `sharding`: what lets a run go on with another one than its checkpoint has.
-
-        Args:
-          state: of `source`, as checkpoints have it; as the result, with which it is in memory.
-          source: from `with_sharding`.
-        """
-        moved = jax.jit(
-            partial(reshard, source.stacks, self.stacks),
-            out_shardings=self._saved_sharding()["stacks"],
-        )(state["stacks"])
-        return {"step": state["step"], "stacks": moved}
 
     def vectors(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes and dtypes of what `combine` gives of `batch_size` examples."""
@@ -408,54 +335,6 @@ class XlaEngine:
     def _first_row(self, stack: Stack) -> jax.Array:
         """Returns the first physical row of this device's block, within `split`."""
         return self._placement.index() * (stack.layout.physical_rows // self.devices)
-
-    # --- rows by their ids -------------------------------------------------------------------
-
-    def table_rows(
-        self, state: State, table: str, start: int = 0, stop: int | None = None
-    ) -> np.ndarray:
-        """Returns rows `start` to `stop` (None: the last) of a table, float32 [n, dim].
-
-        Raises:
-          ConfigError: no such table.
-        """
-        saved = self._form.to_saved(state, table)
-        return _export.table_rows(self.stacks, saved, table, start, stop)
-
-    def table_slots(
-        self, state: State, table: str, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns the slots of rows `start` to `stop`, by name, [n, dim], or [n, 1] if per row.
-
-        Raises:
-          ConfigError: no such table.
-        """
-        saved = self._form.to_saved(state, table)
-        return _export.table_slots(self.stacks, saved, table, start, stop)
-
-    def with_table(
-        self,
-        state: State,
-        table: str,
-        rows: np.ndarray | None = None,
-        slots: Mapping[str, np.ndarray] | None = None,
-        start: int = 0,
-    ) -> State:
-        """Returns the state with rows of a table, or their slots, replaced from `start` on.
-
-        Args:
-          state: not changed; arrays that are not replaced are shared with the result.
-          table: its name.
-          rows: [n, dim].
-          slots: by name, [n, dim], or [n, 1] if per row.
-          start: the first row.
-
-        Raises:
-          ConfigError: no such table or slot, or a shape that does not fit it.
-        """
-        saved, split = self._form.to_saved(state, table), self._placement.by_row
-        saved = _export.with_table(self.stacks, saved, table, rows, slots or {}, start, split)
-        return self._form.from_saved(saved)
 
 
 def _arrays(state: State) -> Any:
