@@ -9,24 +9,20 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from monolith_jax.embedding import _ragged
-from monolith_jax.embedding._access import picker, read_rows
+from monolith_jax.embedding._access import picker
 from monolith_jax.embedding._combine import combine_features, receive
 from monolith_jax.embedding._forms import forms_of
-from monolith_jax.embedding._init import as_float32
 from monolith_jax.embedding._lookups import Lookups
 from monolith_jax.embedding._none import NONE
-from monolith_jax.embedding._norms import table_squares
 from monolith_jax.embedding._parts import assemble, vector_shapes
-from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
+from monolith_jax.embedding._placement import BY_ROW, Placement
 from monolith_jax.embedding._ragged import Exchange
 from monolith_jax.embedding._reach import Form
-from monolith_jax.embedding._records import read_records, update_records
 from monolith_jax.embedding._reshard import tables_as_stored
 from monolith_jax.embedding._room import Room
-from monolith_jax.embedding._rounding import step_key
-from monolith_jax.embedding._stacks import Stack, build_stacks, check_rows
+from monolith_jax.embedding._stacks import build_stacks, check_rows
 from monolith_jax.embedding._state import TableKeeper
-from monolith_jax.embedding._update import Rounding, update_block
+from monolith_jax.embedding._step import Step
 from monolith_jax.embedding.config import FeatureConfig, TableConfig
 from monolith_jax.embedding.engine import Rows, State
 from monolith_jax.errors import ConfigError
@@ -104,7 +100,6 @@ class XlaEngine(TableKeeper):
         self.seed = seed
         self.leads, self.asking = forms.leads, forms.asking
         self.ragged, self.reach = forms.ragged, forms.reach
-        self._apart = forms.apart
         self._tables, self._features = tuple(tables), tuple(features)
         self._options: Any = {
             "mesh": mesh,
@@ -118,6 +113,7 @@ class XlaEngine(TableKeeper):
         self._prepare: Any = None
         self._id_weights: Any = None
         self._room: Mapping[str, Room] = {}
+        self._step = Step(stacks, forms, placement, seed)
 
     def with_sharding(self, stored: Mapping[str, str]) -> "XlaEngine":
         """Returns an engine on the same devices with its tables sharded as a checkpoint has them.
@@ -196,21 +192,7 @@ class XlaEngine(TableKeeper):
         What padding rows hold is not said: no id points at them, their gradient is 0, and `update`
         leaves them out.
         """
-
-        def local(arrays: Any, lookups: Lookups) -> Rows:
-            found: Rows = {}
-            for stack in self._apart:
-                name, reach = stack.name, self.reach[stack.name]
-                value = arrays[name]["value"]
-                (rows,) = read_rows([value], lookups[name], stack.layout, reach, [0.0])
-                found[name] = rows.astype(jnp.float32)
-            for name, record in self.records.items():
-                records = arrays[name]["records"]
-                held = read_records(record, records, lookups[name], self.reach[name])
-                found |= {member: parts["value"] for member, parts in held.items()}
-            return found
-
-        return self._placement.split(local, (BY_ROW, BY_ROW))(_arrays(state), lookups)
+        return self._step.gather(state, lookups)
 
     def combine(self, rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
         """Returns each feature's vectors, float32 [batch, dim], in the order of the features.
@@ -246,67 +228,7 @@ class XlaEngine(TableKeeper):
           rows: as gathered from `state` with `lookups`.
           gradients: shaped as `rows`.
         """
-        scalars = {name: stack["scalars"] for name, stack in state["stacks"].items()}
-        updated = self._placement.split(
-            self._update_blocks, (BY_ROW, EVERYWHERE, EVERYWHERE, BY_ROW, BY_ROW, BY_ROW)
-        )(_arrays(state), scalars, state["step"], lookups, rows, gradients)
-        return {
-            "step": state["step"] + 1,
-            "stacks": {
-                stack.name: {
-                    **updated.get(stack.name, {}),  # a bias lies in its lead's records
-                    "scalars": as_float32(stack.rule.advance(scalars[stack.name])),
-                }
-                for stack in self.stacks
-            },
-        }
-
-    def _update_blocks(
-        self,
-        arrays: Any,
-        scalars: Any,
-        step: jax.Array,
-        lookups: Lookups,
-        rows: Rows,
-        gradients: Rows,
-    ) -> Any:
-        """Updates every stack's block of one device."""
-        blocks: dict[str, Any] = {
-            name: {
-                "records": update_records(
-                    record,
-                    self.reach[name],
-                    arrays[name]["records"],
-                    scalars,
-                    step,
-                    lookups[name],
-                    rows,
-                    gradients,
-                )
-            }
-            for name, record in self.records.items()
-        }
-        for i, stack in enumerate(self.stacks):
-            name = stack.name
-            if stack not in self._apart:
-                continue
-            rounding = None
-            if stack.dtype == "bfloat16":
-                rounding = Rounding(step_key(self.seed, i, step), self._first_row(stack))
-            value, slots = update_block(
-                stack,
-                self.reach[name],
-                arrays[name]["value"],
-                arrays[name]["slots"],
-                scalars[name],
-                step,
-                lookups[name],
-                rows[name],
-                gradients[name],
-                rounding,
-            )
-            blocks[name] = {"value": value, "slots": slots}
-        return blocks
+        return self._step.update(state, lookups, rows, gradients)
 
     def gradient_squares(self, lookups: Lookups, gradients: Rows) -> dict[str, jax.Array]:
         """Returns the squared norm of each table's gradient, float32 [], by table.
@@ -315,32 +237,7 @@ class XlaEngine(TableKeeper):
           lookups: of the batch.
           gradients: of the rows, as `update` takes them; each row counts once.
         """
-
-        def local(lookups: Lookups, gradients: Rows) -> dict[str, jax.Array]:
-            return {
-                name: table_squares(
-                    lead, lookups[lead.name], gradients[name], self._first_row(lead)
-                )
-                for name, lead in self.leads.items()
-            }
-
-        squares = self._placement.split(local, (BY_ROW, BY_ROW))(lookups, gradients)
-        sums = {name: jnp.sum(parts, axis=0) for name, parts in squares.items()}
-        return {
-            table.name: sums[stack.name][i]
-            for stack in self.stacks
-            for i, table in enumerate(stack.tables)
-        }
-
-    def _first_row(self, stack: Stack) -> jax.Array:
-        """Returns the first physical row of this device's block, within `split`."""
-        return self._placement.index() * (stack.layout.physical_rows // self.devices)
-
-
-def _arrays(state: State) -> Any:
-    """Returns a state's arrays that are split over the devices, by stack."""
-    stacks = state["stacks"].items()
-    return {name: {k: x for k, x in held.items() if k != "scalars"} for name, held in stacks}
+        return self._step.gradient_squares(lookups, gradients)
 
 
 def _check_divisible(shards: int, batch_size: int, devices: int) -> None:
