@@ -1,6 +1,10 @@
-"""Touched-row tables in plain XLA, on every backend."""
+"""Touched-row tables in plain XLA, on every backend.
 
-import dataclasses
+It is put together here: `_forms` chooses how each stack is kept and reached; `_state` makes, saves
+and exports the state; `_host` makes the lookups of a batch; in the step `_step` reads and updates
+rows, and `_combine` makes vectors of them.
+"""
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +16,7 @@ from monolith_jax.embedding import _ragged
 from monolith_jax.embedding._access import picker
 from monolith_jax.embedding._combine import combine_features, receive
 from monolith_jax.embedding._forms import forms_of
+from monolith_jax.embedding._host import Host
 from monolith_jax.embedding._lookups import Lookups
 from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._parts import assemble, vector_shapes
@@ -110,9 +115,7 @@ class XlaEngine(TableKeeper):
             "exchange": exchange,
         }
         self._pick = picker(device)
-        self._prepare: Any = None
-        self._id_weights: Any = None
-        self._room: Mapping[str, Room] = {}
+        self._host = Host(forms, batch_size, placement)
         self._step = Step(stacks, forms, placement, seed)
 
     def with_sharding(self, stored: Mapping[str, str]) -> "XlaEngine":
@@ -128,7 +131,7 @@ class XlaEngine(TableKeeper):
         """Returns the shapes and dtypes of what `combine` gives of `batch_size` examples."""
         return vector_shapes(self._features, self._tables, batch_size)
 
-    # --- host --------------------------------------------------------------------------------
+    # --- host ---------------------------------------------------------------------------------
 
     def prepare(self, columns: Mapping[str, Any]) -> Lookups:
         """Returns what a batch asks of the tables: distinct rows, and where each id finds its row.
@@ -144,28 +147,7 @@ class XlaEngine(TableKeeper):
           DataError: a missing or misshapen column, an id outside its table, too many ids; names
             the feature, the example and the id.
         """
-        if self._prepare is None:
-            # numba takes its time to import, and who only restores or exports needs none of it.
-            from monolith_jax.embedding._ids import id_weights
-            from monolith_jax.embedding._prepare import Preparer
-
-            self._id_weights = id_weights
-            per_unit = {name: reach.rows for name, reach in self.reach.items()}
-            self._prepare = Preparer(
-                self.asking,
-                self.batch_size,
-                self.devices,
-                per_unit,
-                ragged=self.ragged,
-                room=self._room,
-                mine=self._placement.mine,
-            )
-        lookups: Lookups = self._prepare(columns)
-        for stack in self.asking:
-            if stack.weighted:
-                weights = self._id_weights(stack, columns, self.batch_size)
-                lookups[stack.name] = dataclasses.replace(lookups[stack.name], weights=weights)
-        return lookups
+        return self._host.prepare(columns)
 
     def make_room(self, room: Mapping[str, Room]) -> None:
         """Pads every batch that these sizes hold to them: those of a program that is there already.
@@ -173,13 +155,13 @@ class XlaEngine(TableKeeper):
         Args:
           room: by stack; a batch that one does not hold gets sizes of its own there.
         """
-        self._room, self._prepare = room, None
+        self._host.make_room(room)
 
     def lookups_sharding(self, lookups: Lookups) -> Any:
         """Returns a sharding for every array of `lookups`: the leading axis over the devices."""
         return jax.tree.map(lambda _: self._placement.by_row, lookups)
 
-    # --- inside the jitted step --------------------------------------------------------------
+    # --- inside the jitted step ---------------------------------------------------------------
 
     def overflowed(self, lookups: Lookups) -> jax.Array:
         """Returns how many rows reach their askers by a third device, float32 []; none is lost."""
