@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from monolith_jax._cache import cached_njit
+from monolith_jax._host_arrays import empty
 from monolith_jax.embedding._parts import Part
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.config import FeatureConfig
@@ -17,20 +18,25 @@ _POLICIES = {"error": _ERROR, "modulo": _MODULO, "zero": _ZERO}
 
 
 def physical_rows(
-    stack: Stack, columns: Mapping[str, Any], batch_size: int, order: Literal["C", "F"] = "C"
+    stack: Stack,
+    columns: Mapping[str, Any],
+    batch_size: int,
+    order: Literal["C", "F"] = "C",
+    dtype: Any = np.int64,
 ) -> np.ndarray:
-    """Returns the physical row of every id of a batch, int64 [batch, ids per example]; -1: no id.
+    """Returns the physical row of every id of a batch, [batch, ids per example]; -1: no id.
 
     Args:
       stack: the tables and the lookups into them; the ids of one lie side by side, in order.
       columns: by name, integers [batch] or [batch, k], or a ragged column (`values`, `offsets`).
       batch_size: rows that every column must have.
       order: what lies side by side in memory: an example's ids, "C", or a feature's, "F".
+      dtype: int64, or int32 where it holds the rows.
 
     Raises:
       DataError: names the feature, the column, the example and the id at fault.
     """
-    rows = np.empty((batch_size, stack.ids_per_example), np.int64, order=order)
+    rows = empty((batch_size, stack.ids_per_example), dtype, order)
     start = 0
     for part in stack.features:
         feature = part.feature

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from monolith_jax._host_arrays import empty
 from monolith_jax.embedding._ids import physical_rows
 from monolith_jax.embedding._ladder import capacity
 from monolith_jax.embedding._lookups import Lookups, StackLookups
@@ -86,7 +87,8 @@ class Preparer:
         )
 
     def _on_one_device(self, stack: Stack, columns: Mapping[str, Any]) -> StackLookups:
-        rows = physical_rows(stack, columns, self._batch_size)
+        # One device has at most 2**30 rows (`_stacks.check_rows`).
+        rows = physical_rows(stack, columns, self._batch_size, dtype=np.int32)
         unique, index = unique_rows(
             rows.reshape(-1), self._scratch(stack, Scratch, stack.layout.physical_rows)
         )
@@ -122,10 +124,12 @@ def _padded(held: list[np.ndarray], mine: np.ndarray, size: int, block: int) -> 
       size: entries of a device.
       block: rows that a device owns.
     """
-    padded = np.zeros((len(mine), size), np.int32)
+    padded = empty((len(mine), size), np.int32)
+    padded[~mine] = 0
     for owner, rows in zip(np.flatnonzero(mine), held, strict=True):
-        padded[owner, : len(rows)] = rows - owner * block
-        padded[owner, len(rows) :] = np.arange(block, block + size - len(rows))
+        first = int(owner) * block
+        np.subtract(rows, first, out=padded[owner, : len(rows)], casting="unsafe")
+        padded[owner, len(rows) :] = np.arange(block, block + size - len(rows), dtype=np.int32)
     return padded.reshape(-1)
 
 

@@ -13,6 +13,7 @@ words are fetched some ids before their turn, many at a time instead of one afte
 import numpy as np
 
 from monolith_jax._cache import cached_njit
+from monolith_jax._host_arrays import empty
 from monolith_jax.embedding._cpu.machine import prefetch
 from monolith_jax.embedding._none import NONE
 
@@ -36,20 +37,20 @@ def unique_rows(rows: np.ndarray, scratch: Scratch) -> tuple[np.ndarray, np.ndar
     """Returns the distinct values of `rows` in ascending order, and where each entry is in them.
 
     Args:
-      rows: int64 [n]; each negative (no id), or less than the rows of the scratch.
+      rows: int32 [n]; each negative (no id), or less than the rows of the scratch.
       scratch: bitmaps of the table, zero on entry and on return.
 
     Returns:
-      (unique int64 [u], index int32 [n]): `unique[index[i]] == rows[i]`, and `index[i] == NONE`
+      (unique int32 [u], index int32 [n]): `unique[index[i]] == rows[i]`, and `index[i] == NONE`
       where `rows[i]` is negative.
 
     Example:
-      >>> unique, index = unique_rows(np.array([7, 2, -1, 7]), Scratch(10))
+      >>> unique, index = unique_rows(np.array([7, 2, -1, 7], np.int32), Scratch(10))
       >>> unique.tolist(), index[[0, 1, 3]].tolist(), bool(index[2] == NONE)
       ([2, 7], [1, 0, 1], True)
     """
-    index = np.empty(rows.shape[0], np.int32)
-    unique = np.empty(rows.shape[0] + _ROUND - 1, np.int64)
+    index = empty(rows.shape, np.int32)
+    unique = empty((rows.shape[0] + _ROUND - 1,), np.int32)
     count = _unique(rows, scratch.words, scratch.summary, scratch.rank, unique, index)
     return unique[:count], index
 
@@ -91,14 +92,14 @@ def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyp
 def _fetch(rows, by_word):  # type: ignore[no-untyped-def]
     start = np.int64(by_word.ctypes.data)
     for i in range(rows.shape[0]):
-        prefetch(start + (rows[i] >> 6) * by_word.itemsize)
+        prefetch(start + (np.int64(rows[i]) >> 6) * by_word.itemsize)
 
 
 @cached_njit(nogil=True)
 def _mark(rows, words, summary):  # type: ignore[no-untyped-def]
     one, low = np.uint64(1), np.int64(63)
     for i in range(rows.shape[0]):
-        row = rows[i]
+        row = np.int64(rows[i])
         if row >= 0:
             word = row >> 6
             words[word] |= one << np.uint64(row & low)
@@ -134,7 +135,7 @@ def _list(words, summary, rank, unique):  # type: ignore[no-untyped-def]
 def _find(rows, words, rank, index):  # type: ignore[no-untyped-def]
     one, low = np.uint64(1), np.int64(63)
     for i in range(rows.shape[0]):
-        row = rows[i]
+        row = np.int64(rows[i])
         if row < 0:
             index[i] = NONE
         else:

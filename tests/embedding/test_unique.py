@@ -28,7 +28,7 @@ def check(batch: np.ndarray, scratch: Scratch) -> None:
     np.testing.assert_array_equal(unique, want)
     np.testing.assert_array_equal(index[there], inverse)
     assert (index[~there] == NONE).all()
-    assert (unique.dtype, index.dtype) == (np.int64, np.int32)
+    assert (unique.dtype, index.dtype) == (np.int32, np.int32)
     assert not scratch.words.any()
     assert not scratch.summary.any()
 
@@ -39,7 +39,7 @@ def test_batches_on_one_scratch_equal_numpy(case: tuple[int, list[list[int]]]) -
     rows, batches = case
     scratch = Scratch(rows)
     for ids in batches:
-        check(np.array(ids, np.int64), scratch)
+        check(np.array(ids, np.int32), scratch)
 
 
 @pytest.mark.parametrize("rows", [4097, FAR])
@@ -51,11 +51,11 @@ def test_lengths_around_what_is_fetched_ahead(length: int, rows: int) -> None:
     rng = np.random.default_rng(length)
     scratch = Scratch(rows)
     for low in (0, rows // 2, rows - 70):  # few rows, so that words have any number of marks
-        check(rng.integers(low, rows, length), scratch)
-        check(rng.integers(-9, rows, length), scratch)
+        check(rng.integers(low, rows, length, np.int32), scratch)
+        check(rng.integers(-9, rows, length, np.int32), scratch)
 
 
 def test_a_batch_may_hold_every_row_once() -> None:
     scratch = Scratch(4097)
-    check(np.random.default_rng(0).permutation(4097), scratch)
-    check(np.arange(4097), scratch)
+    check(np.random.default_rng(0).permutation(4097).astype(np.int32), scratch)
+    check(np.arange(4097, dtype=np.int32), scratch)
