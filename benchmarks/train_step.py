@@ -5,7 +5,8 @@ Adam on the rest. Ours is `training.Program`'s own step, with tables in huge pag
 them, and counts the host's half (deduplication and transfer) too. TF's is one call of a graph-mode
 session. Plain JAX differentiates through `table[ids]`, which makes a dense gradient, and updates it
 with the same rules, donated. Each side has a process of its own and makes 8 steps in its turn; in
-ours malloc keeps what is freed, as it does in `monolith-jax train` (`cpu_memory`).
+ours malloc keeps what is freed, and steps run one at a time, as in `monolith-jax train`
+(`cpu_memory`).
 
 Three more rows hold 50 M rows (theirs) against 1 M (ours) of one and the same side: that ratio is
 how much a larger table costs, first with batches that touch as many distinct rows of it, then with
@@ -33,7 +34,7 @@ import numpy as np
 import optax
 
 from benchmarks import _harness
-from monolith_jax.cpu_memory import SETTLING, give_back, keep_freed_memory, use_huge_pages
+from monolith_jax.cpu_memory import keep_freed_memory, one_step_at_a_time, use_huge_pages
 from monolith_jax.embedding import Constant, FeatureConfig, TableConfig
 from monolith_jax.input import Batch
 from monolith_jax.models import DeepFMConfig
@@ -44,6 +45,12 @@ from monolith_jax.training import Program
 IDS, FLOATS, DIM, BATCHES = 26, 13, 16, 4
 TURN = 8
 """Steps of a side's turn: all but the first find the caches as their own side left them."""
+
+WARMUP = 4
+"""Turns before the first that counts; by then a step's memory has found its place."""
+
+STEPS = 64
+"""Of the memory's measurement."""
 
 MODULE = "benchmarks.train_step"
 
@@ -112,11 +119,6 @@ def ours(case: Case, batches_kept: int = BATCHES) -> Callable[[], object]:
         state, window = program.train_step(state, window, program.prepare(next(turn)))
         return float(window["loss"])
 
-    # As `train` begins.
-    program.train_step.lower(state, window, program.prepare(batches[0])).compile()
-    for _ in range(SETTLING):
-        give_back(window)
-        one()
     return one
 
 
@@ -215,12 +217,12 @@ def tensorflow(case: Case) -> Callable[[], object]:
 def memory(case: Case) -> None:
     """Prints the peak resident memory of our step, less what the process had before, in bytes."""
     warm = ours(Case(26_000, 64, case.hidden))
-    for _ in range(SETTLING):
+    for _ in range(STEPS):
         warm()  # imports, compilers and threads, with a batch too small to count
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, a compiler's, is forgotten
     before = _kilobytes("VmRSS") * 1024
     step = ours(case, batches_kept=1)
-    for _ in range(SETTLING):
+    for _ in range(STEPS):
         step()
     peak = _kilobytes("VmHWM") * 1024
     arrays = 2 * case.rows * DIM * 4
@@ -272,7 +274,7 @@ def contests(quick: bool) -> list[Contest]:
 def main() -> None:
     quick = ["--quick"] if "--quick" in sys.argv else []
     if "--memory" in sys.argv:
-        keep_freed_memory()
+        _as_train_does()
         memory(contests(bool(quick))[0].mine)
         return
     if "--side" in sys.argv:
@@ -293,7 +295,7 @@ def main() -> None:
                     other,
                     theirs_name=contest.against,
                     repeats=5 if quick else 11,
-                    warmup=1,
+                    warmup=WARMUP,
                     steps=TURN,
                 )
             )
@@ -303,6 +305,11 @@ def main() -> None:
     print(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout, end="")
 
 
+def _as_train_does() -> None:
+    one_step_at_a_time()
+    keep_freed_memory()
+
+
 def _side(contest: Contest, side: str) -> None:
     """Makes the steps of one side, in this process."""
     make, case = {
@@ -310,7 +317,7 @@ def _side(contest: Contest, side: str) -> None:
         "theirs": (contest.theirs, contest.other),
     }[side]
     if make is ours:
-        keep_freed_memory()
+        _as_train_does()
     _harness.serve(make(case), TURN)
 
 

@@ -2,21 +2,23 @@
 
 XLA's CPU programs ask malloc for their temporaries at each step and free them at its end. Linux's
 malloc (glibc) maps every large block anew and unmaps it when it is freed, so such a step pays a
-page fault for each 4 KiB of its temporaries, which is a third to a half of its time. Four
+page fault for each 4 KiB of its temporaries, which is a third to a half of its time. The
 remedies, none of which changes a number:
 
     step_options         fewer temporaries, in blocks that malloc can keep; `Program` has them
     keep_freed_memory    malloc keeps what was freed, in the whole process: who owns it decides;
                          `monolith-jax` does
-    give_back            but not what is left over while a loop's first steps find their places
+    PLACES               but gives it back when a step's temporaries have moved
+    one_step_at_a_time   those of one step are free before the next one asks for its own
     use_huge_pages       tables in pages of 2 MiB: less time for finding the place of a row
 """
 
 import ctypes
 import os
 import sys
-import time
 from typing import Any
+
+import numpy as np
 
 HEAP = 240_000_000
 """Most bytes of a block of temporaries: below `_MAPPED`, so that malloc can keep it.
@@ -24,8 +26,8 @@ HEAP = 240_000_000
 Several small blocks would each lose its place to other arrays that are made between two steps.
 """
 
-SETTLING = 32
-"""Steps of a loop before which memory is given back (`give_back`)."""
+PLACES = np.zeros(128, np.int64)
+"""What kernels on CPUs know of malloc and of a step's memory (`embedding/_cpu/places.py`)."""
 
 _MAPPED = 256 << 20  # bytes of a block that malloc maps anew
 _HEAP_SIZE = "xla_multiheap_size_constraint_per_heap"
@@ -34,8 +36,6 @@ _HUGE = 2 << 20
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
 # The names above are malloc.h's, those below mman.h's.
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
-
-_keeps = "GLIBC_TUNABLES" in os.environ  # which may say what `keep_freed_memory` does
 
 
 def step_options(device: Any = None, largest: int = 0) -> dict[str, Any]:
@@ -73,52 +73,43 @@ def keep_freed_memory() -> bool:
     """Makes malloc keep what this process frees, for itself; returns whether it could.
 
     The process's memory then stays at its peak, temporaries included, as with most frameworks' own
-    allocators. Call it before the first step: memory that other threads have by then stays as it
-    is. It holds for the whole process and for good, so a library leaves it to the program.
-    It does nothing where the environment has GLIBC_TUNABLES, which can say the same
-    (docs/engine.md), and on other systems.
+    allocators. When a step's temporaries move, what is free by then is given back first, by the
+    kernel that reads the tables. Call it before the first step: memory that other threads have by
+    then stays as it is. It holds for the whole process and for good, so a library leaves it to the
+    program. Where the environment has GLIBC_TUNABLES, which can say the same (docs/engine.md),
+    what malloc keeps is left to that; on other systems than Linux it does nothing.
     """
-    global _keeps
     if sys.platform != "linux":
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or "GLIBC_TUNABLES" in os.environ:
+    libc = ctypes.CDLL(None)
+    mallopt, trim = getattr(libc, "mallopt", None), getattr(libc, "malloc_trim", None)
+    if mallopt is None or trim is None:
+        return False
+    PLACES[0] = ctypes.cast(trim, ctypes.c_void_p).value or 0
+    if "GLIBC_TUNABLES" in os.environ:
         return False
     # Steps run now in one thread, now in another, and each would keep memory of its own: so all
     # threads share the main arena, the only one that holds blocks above 64 MiB.
     settings = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20, _ARENA_MAX: 1}
-    _keeps = all(mallopt(name, value) == 1 for name, value in settings.items())
+    keeps = all(mallopt(name, value) == 1 for name, value in settings.items())
     # Older versions refuse more than 32 MiB; there nothing is mapped, however large.
-    return _keeps and (mallopt(_MMAP_THRESHOLD, _MAPPED) == 1 or mallopt(_MMAP_MAX, 0) == 1)
+    return keeps and (mallopt(_MMAP_THRESHOLD, _MAPPED) == 1 or mallopt(_MMAP_MAX, 0) == 1)
 
 
-def give_back(arrays: Any) -> bool:
-    """Waits for arrays on CPUs, then has malloc give its free memory back; returns whether it did.
+def one_step_at_a_time() -> None:
+    """Has jax run a program on CPUs within the call, and return when its memory is free again.
 
-    For a loop, before each of its first `SETTLING` steps. Making the state and compiling leave free
-    memory, and while malloc's caches fill up, a step's temporaries may need another place than the
-    last step's: given back, the process does not hold the old place and the new one at once. Each
-    such step pays the page faults that `keep_freed_memory` spares the later ones.
+    Otherwise a step's results are there shortly before its temporaries are free, and the next step,
+    if it is called at once, gets another block: now one, now the other. A loop loses nothing by it,
+    since the CPUs are busy either way, and its batches are made in other threads.
 
-    Args:
-      arrays: a pytree, of what the last step returned; nothing happens if there is none on a CPU,
-        or where malloc keeps nothing.
-
-    Example:
-      >>> give_back({"none": None})
-      False
+    To be called before jax makes its first array. It is jax's own setting
+    `jax_cpu_enable_async_dispatch`, and does nothing where the environment has that.
     """
-    if sys.platform != "linux" or not _keeps:
-        return False
     import jax
 
-    leaves = [x for x in jax.tree.leaves(arrays) if isinstance(x, jax.Array)]
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is None or not any(d.platform == "cpu" for x in leaves for d in x.devices()):
-        return False
-    jax.block_until_ready(leaves)
-    time.sleep(0.01)  # results are ready shortly before the step's temporaries are freed
-    return bool(trim(0))
+    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def use_huge_pages(arrays: Any) -> int:

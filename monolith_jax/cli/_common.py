@@ -148,14 +148,17 @@ def with_data(params: "SingleTaskModelParams", task: "TaskConfig") -> "TaskConfi
 
 
 def keep_memory(options: argparse.Namespace) -> None:
-    """Has malloc keep what steps on CPUs free; on TPUs and GPUs they do not use it.
+    """Has malloc keep what steps on CPUs free, and has those run one at a time (`cpu_memory`).
 
-    Call it once jax knows the devices, before the first step. A process that called the command as
-    a function keeps its own ways.
+    On TPUs and GPUs steps do not use malloc. Call it before jax makes its first array. A process
+    that called the command as a function keeps its own ways.
     """
     import jax
 
-    from monolith_jax.cpu_memory import keep_freed_memory
+    from monolith_jax.cpu_memory import keep_freed_memory, one_step_at_a_time
 
-    if options.own_process and jax.default_backend() == "cpu":
+    if not options.own_process:
+        return
+    one_step_at_a_time()
+    if jax.default_backend() == "cpu":
         keep_freed_memory()

@@ -7,9 +7,7 @@ move the whole table: there units are moved, whole lines or, where the chip can,
 that the batch did not touch as they were. All forms move the same values.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +25,7 @@ def read_rows(
     layout: Layout,
     reach: Reach,
     fills: Sequence[float],
+    first: bool = False,
 ) -> list[jax.Array]:
     """Returns the rows that a batch touches, [U, dim] of each array.
 
@@ -37,9 +36,10 @@ def read_rows(
       reach: how the backend reaches them.
       fills: for each array, what may stand where `lookups.rows` is padded; where a row is reached
         alone, or by whole lines, the block's last one stands there, which costs nothing.
+      first: whether this is the first that a program does (CPUs want to know: `_cpu.places`).
     """
     if lookups.lines is None:
-        found = take_units(tables, lookups.rows, reach, fills)
+        found = take_units(tables, lookups.rows, reach, fills, first)
     else:
         found = [
             pick(_rows_of_units(table, lookups.lines, layout, reach), lookups.slot, fill)
@@ -110,15 +110,6 @@ def write_per_row(slot: jax.Array, lookups: StackLookups, new: jax.Array) -> jax
     return _put(slot, lookups.rows, new[:, 0])
 
 
-def picker(device: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Returns the `pick` of a device, zeros where the index is `NONE`."""
-    if device.platform != "cpu":
-        return partial(pick, fill=0.0)
-    from monolith_jax.embedding._cpu import rows
-
-    return rows.pick
-
-
 def pick(rows: jax.Array, index: jax.Array | None, fill: float) -> jax.Array:
     """Returns `rows[index]` with `fill` where the index is `NONE`; repeats are welcome.
 
@@ -144,7 +135,11 @@ def _rows_of_units(table: jax.Array, units: jax.Array, layout: Layout, reach: Re
 
 
 def take_units(
-    tables: Sequence[jax.Array], index: jax.Array, reach: Reach, fills: Sequence[float]
+    tables: Sequence[jax.Array],
+    index: jax.Array,
+    reach: Reach,
+    fills: Sequence[float],
+    first: bool = False,
 ) -> list[jax.Array]:
     """Returns units of arrays of equal shape, [U, unit] each.
 
@@ -161,7 +156,7 @@ def take_units(
     if reach.ahead:
         from monolith_jax.embedding._cpu.rows import take
 
-        return [take(table.reshape(-1, reach.unit), index) for table in tables]
+        return [take(table.reshape(-1, reach.unit), index, first) for table in tables]
     return [_take(table.reshape(-1, reach.unit), index) for table in tables]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,38 @@ from monolith_jax.embedding._access import pick
 from monolith_jax.embedding._lookups import StackLookups
 from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._parts import Part
+
+Picker: TypeAlias = Callable[
+    [jax.Array, jax.Array, Sequence[Part], Sequence[jax.Array]], Sequence[jax.Array]
+]
+"""From rows [n, dim], ids [batch, ids], their parts and what the derivative may wait for, to the
+vectors of each part, [batch, length, dim], with zeros where there is no id."""
+
+
+def picker(device: Any) -> Picker:
+    """Returns what reads a batch's vectors on a device."""
+    return _pick_on_cpu if device.platform == "cpu" else _pick
+
+
+def _pick(
+    rows: jax.Array, index: jax.Array, parts: Sequence[Part], after: Sequence[jax.Array]
+) -> Sequence[jax.Array]:
+    return jax.lax.split(pick(rows, index, 0.0), [part.max_length for part in parts], axis=1)
+
+
+def _pick_on_cpu(
+    rows: jax.Array, index: jax.Array, parts: Sequence[Part], after: Sequence[jax.Array]
+) -> Sequence[jax.Array]:
+    from monolith_jax.embedding._cpu import picking
+
+    # An example's vectors side by side, as a model's first layer takes them: XLA then adds up their
+    # gradients in place.
+    names = sorted({part.table for part in parts})
+    tables = [names.index(part.table) for part in parts for _ in range(part.max_length)]
+    wide = picking.pick(rows, index, tables, after)
+    dim = rows.shape[1]
+    each = jax.lax.split(wide, [part.max_length * dim for part in parts], axis=1)
+    return [one.reshape(-1, part.max_length, dim) for one, part in zip(each, parts, strict=True)]
 
 
 def receive(rows: jax.Array, lookups: StackLookups, axis: str) -> jax.Array:
@@ -43,7 +76,8 @@ def combine_features(
     index: jax.Array,
     weights: jax.Array | None,
     parts: Sequence[Part],
-    pick: Callable[[jax.Array, jax.Array], jax.Array],
+    pick: Picker,
+    after: Sequence[jax.Array] = (),
 ) -> dict[str, jax.Array]:
     """Returns each lookup's [batch, dim], or a sequence's [batch, length, dim] and its mask.
 
@@ -52,10 +86,11 @@ def combine_features(
       index: int32 [batch, ids per example], into `rows`, `NONE` for no id.
       weights: float32, as `index`; None: all are 1.
       parts: the lookups, in the order of their ids in `index`.
-      pick: what reads `rows` by `index`, zeros where there is no id.
+      pick: from `picker`.
+      after: arrays that the derivative may wait for.
     """
     lengths = [part.max_length for part in parts]
-    vectors = jax.lax.split(pick(rows, index), lengths, axis=1)
+    vectors = pick(rows, index, parts, after)
     indices = jax.lax.split(index, lengths, axis=1)
     each = [None] * len(parts) if weights is None else jax.lax.split(weights, lengths, axis=1)
     found: dict[str, jax.Array] = {}

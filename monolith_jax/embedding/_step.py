@@ -46,7 +46,7 @@ class Step:
         for stack in self.forms.apart:
             name, reach = stack.name, self.forms.reach[stack.name]
             value = arrays[name]["value"]
-            (rows,) = read_rows([value], lookups[name], stack.layout, reach, [0.0])
+            (rows,) = read_rows([value], lookups[name], stack.layout, reach, [0.0], first=True)
             found[name] = rows.astype(jnp.float32)
         for name, record in self.forms.records.items():
             records = arrays[name]["records"]

@@ -1,6 +1,6 @@
 """What a train step needs of embedding tables, whatever keeps them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import jax
@@ -64,8 +64,17 @@ class Engine(Protocol):
     def gather(self, state: State, lookups: Lookups) -> Rows:
         """Returns the touched rows, each read once."""
 
-    def combine(self, rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
-        """Returns each feature's vectors, [batch, dim]; differentiable in `rows`."""
+    def combine(
+        self, rows: Rows, lookups: Lookups, after: Sequence[jax.Array] = ()
+    ) -> dict[str, jax.Array]:
+        """Returns each feature's vectors, [batch, dim]; differentiable in `rows`.
+
+        Args:
+          rows: as gathered.
+          lookups: of the batch.
+          after: arrays that the derivative may wait for, such as the parameters' gradients: the
+            vectors, which those are made of, need not stay in memory then. They change no number.
+        """
 
     def update(self, state: State, lookups: Lookups, rows: Rows, gradients: Rows) -> State:
         """Returns the state after one step of every table's rule on the touched rows."""

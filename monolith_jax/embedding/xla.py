@@ -13,14 +13,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from monolith_jax.embedding import _ragged
-from monolith_jax.embedding._access import picker
-from monolith_jax.embedding._combine import combine_features, receive
+from monolith_jax.embedding._combine import combine_features, picker, receive
 from monolith_jax.embedding._forms import forms_of
 from monolith_jax.embedding._host import Host
 from monolith_jax.embedding._lookups import Lookups
 from monolith_jax.embedding._none import NONE
 from monolith_jax.embedding._parts import assemble, vector_shapes
-from monolith_jax.embedding._placement import BY_ROW, Placement
+from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._ragged import Exchange
 from monolith_jax.embedding._reach import Form
 from monolith_jax.embedding._reshard import tables_as_stored
@@ -114,7 +113,7 @@ class XlaEngine(TableKeeper):
             "form": form,
             "exchange": exchange,
         }
-        self._pick = picker(device)
+        self._pick, self._waits = picker(device), device.platform == "cpu"
         self._host = Host(forms, batch_size, placement)
         self._step = Step(stacks, forms, placement, seed)
 
@@ -176,15 +175,22 @@ class XlaEngine(TableKeeper):
         """
         return self._step.gather(state, lookups)
 
-    def combine(self, rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
+    def combine(
+        self, rows: Rows, lookups: Lookups, after: Sequence[jax.Array] = ()
+    ) -> dict[str, jax.Array]:
         """Returns each feature's vectors, float32 [batch, dim], in the order of the features.
 
         A sequence is [batch, max_length, dim], with its mask behind it (`FeatureConfig`).
         Differentiable with respect to `rows`: the gradient of a row is the sum over all the places
         that used it, on all devices.
+
+        Args:
+          rows: as gathered.
+          lookups: of the batch.
+          after: see `Engine.combine`; only CPUs wait.
         """
 
-        def local(rows: Rows, lookups: Lookups) -> dict[str, jax.Array]:
+        def local(rows: Rows, lookups: Lookups, after: Sequence[jax.Array]) -> dict[str, jax.Array]:
             found: dict[str, jax.Array] = {}
             for stack in self.stacks:
                 here, asked = rows[stack.name], lookups[self.leads[stack.name].name]
@@ -193,11 +199,12 @@ class XlaEngine(TableKeeper):
                 elif self.devices > 1:
                     here = receive(here, asked, self._placement.axis)
                 found |= combine_features(
-                    here, asked.index, asked.weights, stack.features, self._pick
+                    here, asked.index, asked.weights, stack.features, self._pick, after
                 )
             return found
 
-        found = self._placement.split(local, (BY_ROW, BY_ROW))(rows, lookups)
+        split = self._placement.split(local, (BY_ROW, BY_ROW, EVERYWHERE))
+        found = split(rows, lookups, tuple(after) if self._waits else ())
         # A dict that went through shard_map comes back with its keys sorted.
         return assemble(found, self._features)
 

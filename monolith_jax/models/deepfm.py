@@ -60,10 +60,10 @@ class DeepFM(nn.Module):
         Raises:
           ConfigError: a feature is missing, or its dim does not fit.
         """
-        vectors = jnp.stack(pick(embeddings, self.vectors, "DeepFM.vectors"), axis=1)
+        each = pick(embeddings, self.vectors, "DeepFM.vectors")
         biases = pick(embeddings, self.biases, "DeepFM.biases", dim=1)
-        batch, fields, dim = vectors.shape
-        flat = vectors.reshape(batch, fields * dim)
+        flat = jnp.concatenate(each, axis=1)
+        vectors = flat.reshape(-1, len(each), each[0].shape[1])
         bias = self.param("bias", nn.initializers.zeros_init(), ())
         logits = Mlp(self.hidden, self.dropout, name="deep")(
             flat, dense.astype(flat.dtype), train=train

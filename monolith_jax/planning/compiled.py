@@ -107,12 +107,12 @@ def _activations(program: Any, state: Any, batch: Any) -> int:
 
     def run(state: Any, batch: Any) -> Any:
         rows = program.engine.gather(state.tables, batch["lookups"])
-        _, backward, _ = jax.vjp(
-            lambda params, rows: program._loss(params, rows, batch, jax.random.key(0)),
-            state.params,
-            rows,
-            has_aux=True,
-        )
+
+        def loss(params: Any, rows: Any) -> Any:
+            embeddings = program.engine.combine(rows, batch["lookups"])
+            return program._loss(params, embeddings, batch, jax.random.key(0))
+
+        _, backward, _ = jax.vjp(loss, state.params, rows, has_aux=True)
         return backward
 
     given = {(x.shape, x.dtype) for x in jax.tree.leaves((state, batch))}

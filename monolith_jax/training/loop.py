@@ -28,7 +28,7 @@ import jax
 from monolith_jax import config, distributed
 from monolith_jax.ahead import SavedSteps
 from monolith_jax.checkpoint.native import Checkpoints
-from monolith_jax.cpu_memory import SETTLING, give_back, use_huge_pages
+from monolith_jax.cpu_memory import use_huge_pages
 from monolith_jax.errors import CheckpointError, DivergedError
 from monolith_jax.input import Dataset, prefetch
 from monolith_jax.preemption import Preemption
@@ -169,11 +169,6 @@ class Loop:
         with prefetch(self._batch, step, self.total, **ahead(self.task.input)) as batches:
             while step < self.total and not self.preemption.requested:
                 _, batch = next(batches)
-                if step == first and not isinstance(self.program.train_step, SavedSteps):
-                    # Apart from its first run: what compiling frees is given back in between.
-                    self.program.train_step.lower(state, window, batch).compile()
-                if step < first + SETTLING:
-                    give_back(window)
                 previous = window
                 state, window = self.program.train_step(state, window, batch)
                 if step == first:  # from here on the tables stay where they are

@@ -19,6 +19,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from monolith_jax._host_arrays import empty
 from monolith_jax.cpu_memory import step_options
 from monolith_jax.embedding._placement import place, place_all
 from monolith_jax.errors import ConfigError, DataError, UserError
@@ -155,9 +156,11 @@ class Program:
         """
         size = self.task.input.batch_size
         lookups = self.engine.prepare(batch.columns)
-        dense = [_floats(batch.columns, name) for name in self.task.dense]
+        dense = empty((size, len(self.task.dense)), np.float32)
+        for i, name in enumerate(self.task.dense):
+            dense[:, i] = _floats(batch.columns, name)
         arrays = {
-            "dense": np.stack(dense, axis=1) if dense else np.zeros((size, 0), np.float32),
+            "dense": dense,
             "label": self.labels(batch.columns),
             "weight": batch.weights,
         }
@@ -231,10 +234,9 @@ class Program:
         return self._apply(state.params, embeddings, batch["dense"], None)
 
     def _loss(
-        self, params: Any, rows: Any, batch: dict[str, Any], key: jax.Array
+        self, params: Any, embeddings: Any, batch: dict[str, Any], key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the mean loss that `TaskConfig` defines, and the outputs."""
-        embeddings = self.engine.combine(rows, batch["lookups"])
         outputs = self._apply(params, embeddings, batch["dense"], key)
         losses = metrics.example_losses(self.task.loss, outputs, batch["label"])
         if self.task.embedding_l2:
@@ -245,14 +247,34 @@ class Program:
         # A batch has at least one example, so the sum of the weights is not 0.
         return jnp.sum(losses * weight) / jnp.sum(weight), outputs
 
+    def _differentiate(
+        self, params: Any, rows: Any, batch: dict[str, Any], key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Any, Any]:
+        """Returns loss and outputs, and the gradients of the parameters and of the rows.
+
+        In two parts, since the rows' gradients may wait for the parameters'.
+        """
+        lookups = batch["lookups"]
+        embeddings = self.engine.combine(rows, lookups)
+        loss, backward, outputs = jax.vjp(
+            lambda params, embeddings: self._loss(params, embeddings, batch, key),
+            params,
+            embeddings,
+            has_aux=True,
+        )
+        of_params, of_embeddings = backward(jnp.ones_like(loss))
+        after = jax.tree.leaves(of_params)
+        _, backward = jax.vjp(lambda rows: self.engine.combine(rows, lookups, after), rows)
+        (of_rows,) = backward(of_embeddings)
+        return loss, outputs, of_params, of_rows
+
     def _train_step(
         self, state: TrainState, window: metrics.Window, batch: dict[str, Any]
     ) -> tuple[TrainState, metrics.Window]:
         """One step: gather, forward, backward, write both halves back, add up the metrics."""
         key = jax.random.fold_in(jax.random.key(self.task.train.seed), state.step)
         rows = self.engine.gather(state.tables, batch["lookups"])
-        differentiate = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
-        (loss, outputs), (dense_gradients, row_gradients) = differentiate(
+        loss, outputs, dense_gradients, row_gradients = self._differentiate(
             state.params, rows, batch, key
         )
         dense_gradients, row_gradients, norms = self.gradients(

@@ -1,5 +1,6 @@
-"""Kernels that read rows on CPUs give what XLA gives, byte for byte."""
+"""Kernels that read and sum rows on CPUs give what XLA gives, byte for byte."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -16,11 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
+from monolith_jax.cpu_memory import PLACES
 from monolith_jax.embedding import _access
-from monolith_jax.embedding._cpu import kernels
+from monolith_jax.embedding._cpu import picking, register
 from monolith_jax.embedding._cpu.kernels import BLOCK
-from monolith_jax.embedding._cpu.rows import pick, put, take
+from monolith_jax.embedding._cpu.rows import put, take
 from monolith_jax.embedding._none import NONE
+
+
+def pick(rows: jax.Array, ids: jax.Array, tables: Any = None) -> jax.Array:
+    """As `_access.pick`, each id's row apart."""
+    return picking.pick(rows, ids, tables).reshape(*ids.shape, rows.shape[1])
+
 
 xla_pick = partial(_access.pick, fill=0.0)
 
@@ -148,6 +156,27 @@ def test_calls_that_do_not_depend_on_each_other_in_one_program() -> None:
         same_bytes(found, want_picked(rows + np.float32(i), ids))
 
 
+def test_memory_is_given_back_when_what_is_read_first_lies_elsewhere() -> None:
+    """A result of 10 MB that is held keeps the next one from its place."""
+    calls: list[int] = []
+    trim = ctypes.CFUNCTYPE(None, ctypes.c_long)(calls.append)
+    table, other, ids = jnp.ones((100, 100)), jnp.ones((100, 100)), jnp.zeros(25_000, jnp.int32)
+    read = jax.jit(take, static_argnums=2)
+    before = PLACES.copy()
+    try:
+        held = [read(table, ids, True).block_until_ready()]  # malloc is left alone
+        PLACES[:] = 0
+        PLACES[0] = ctypes.cast(trim, ctypes.c_void_p).value
+        counts = []
+        for rows, first in [(table, True), (table, True), (table, False), (other, True)]:
+            held.append(read(rows, ids, first).block_until_ready())
+            counts.append(len(calls))
+        assert counts == [1, 2, 2, 3]
+        assert PLACES[1] == 2  # tables
+    finally:
+        PLACES[:] = before
+
+
 def test_each_device_of_a_mesh_reads_its_own_rows() -> None:
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))
     rows, ids = rows_and_ids(0, 800, 16, (8 * 512, 3))
@@ -159,19 +188,77 @@ def test_each_device_of_a_mesh_reads_its_own_rows() -> None:
     same_bytes(found, np.concatenate(want))
 
 
-def test_derivatives_are_those_of_xla() -> None:
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("tables", [(0, 0, 0), (0, 1, 2), (1, 0, 1)])
+def test_derivatives_are_those_of_xla(tables: tuple[int, ...], dtype: Any) -> None:
     rng = np.random.default_rng(0)
-    rows = jnp.asarray(rng.normal(size=(40, 5)), jnp.float32)
-    ids = jnp.asarray(rng.integers(-1, 42, (30, 3)), jnp.int32)
-    weights = jnp.asarray(rng.normal(size=(30, 3, 5)), jnp.float32)
+    rows = jnp.asarray(rng.normal(size=(40, 5)), dtype)
+    ids = rng.integers(0, 13, (30, 3)) + 14 * np.array(tables)  # up to 40, one beyond the rows
+    ids[rng.random(ids.shape) < 0.1] = -1
+    index = jnp.asarray(ids, jnp.int32)
+    weights = jnp.asarray(rng.normal(size=(30, 3, 5)), dtype)
 
     def loss(pick: Any, rows: jax.Array) -> jax.Array:
-        return jnp.sum(weights * jnp.square(pick(rows, ids)))
+        return jnp.sum(weights * jnp.square(pick(rows, index)))
 
+    mine = partial(pick, tables=tables)
     for derivative in (jax.grad, jax.jacfwd, jax.hessian):
-        found = derivative(partial(loss, pick))(rows)
+        found = derivative(partial(loss, mine))(rows)
         want = derivative(partial(loss, xla_pick))(rows)
         np.testing.assert_array_equal(found, want)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 60),
+    st.sampled_from([1, 2, 3, 7, 8, 9, 16, 24, 32, 48, 65]),
+    st.lists(st.integers(0, 3), min_size=1, max_size=6),
+    st.integers(0, 80),
+)
+def test_sums_are_those_of_xla_to_the_last_bit(
+    seed: int, each: int, unit: int, tables: list[int], batch: int
+) -> None:
+    """Tables may have several columns; ids come again, and some are none or beyond the rows."""
+    rng = np.random.default_rng(seed)
+    ids = np.array(tables) * each + rng.integers(0, each, (batch, len(tables)))
+    ids[rng.random(ids.shape) < 0.1] = NONE
+    ids[rng.random(ids.shape) < 0.1] = -1
+    gradient = jnp.asarray(rng.normal(size=(*ids.shape, unit)), jnp.float32)
+    rows, index = jnp.zeros((4 * each, unit)), jnp.asarray(ids, jnp.int32)
+    (found,) = jax.vjp(lambda rows: pick(rows, index, tables), rows)[1](gradient)
+    (want,) = jax.vjp(lambda rows: xla_pick(rows, index), rows)[1](gradient)
+    same_bytes(found, np.asarray(want))
+
+
+def test_many_sums_at_once() -> None:
+    rng = np.random.default_rng(0)
+    ids = jnp.asarray(np.arange(26) * 500 + rng.integers(0, 500, (BLOCK, 26)), jnp.int32)
+    gradient = jnp.asarray(rng.normal(size=(BLOCK, 26, 16)), jnp.float32)
+    rows = jnp.zeros((13_000, 16))
+    (want,) = jax.vjp(lambda rows: xla_pick(rows, ids), rows)[1](gradient)
+    back = jax.jit(lambda g: jax.vjp(lambda rows: pick(rows, ids, range(26)), rows)[1](g)[0])
+    for _ in range(5):
+        same_bytes(back(gradient), np.asarray(want))
+
+
+def test_the_derivative_waits_for_what_it_is_told_to() -> None:
+    """A dependence that the compiled program shows, and that changes no number."""
+    rows, ids = jnp.ones((10, 4)), jnp.asarray([[1], [1], [3]], jnp.int32)
+
+    def back(awaited: bool, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        other = jnp.sin(x)
+        after = [other] if awaited else []
+        _, backward = jax.vjp(lambda rows: picking.pick(rows, ids, after=after), rows)
+        return backward(jnp.ones((3, 4)))[0], other
+
+    for awaited in (False, True):
+        compiled = jax.jit(partial(back, awaited)).lower(jnp.float32(1.0)).compile()
+        (call,) = [x for x in compiled.as_text().splitlines() if f'"{register.SUM}"' in x]
+        operands = call.split("custom-call(")[1].split(")")[0].split(", ")
+        assert len(operands) == 4 + awaited
+        found, _ = compiled(jnp.float32(1.0))
+        np.testing.assert_array_equal(found[:4, 0], [0.0, 2.0, 0.0, 1.0])
 
 
 def test_derivatives_of_put_are_those_of_xla() -> None:
@@ -198,13 +285,25 @@ def test_under_vmap() -> None:
     same_bytes(batched, np.stack([want_picked(rows, i) for i in ids]))
 
 
+def test_derivatives_under_vmap() -> None:
+    rng = np.random.default_rng(0)
+    rows = jnp.asarray(rng.normal(size=(6, 40, 5)), jnp.float32)
+    ids = jnp.asarray(rng.integers(0, 40, (30, 3)), jnp.int32)
+
+    def loss(pick: Any, rows: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(pick(rows, ids)))
+
+    found = jax.jit(jax.vmap(jax.grad(partial(loss, pick))))(rows)
+    np.testing.assert_array_equal(found, jax.vmap(jax.grad(partial(loss, xla_pick)))(rows))
+
+
 def test_a_jaxlib_that_refuses_the_kernels_moves_rows_itself(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise jax.errors.JaxRuntimeError("API version (0.3) is incompatible")
 
-    monkeypatch.setattr(kernels, "_STATE", [])
+    monkeypatch.setattr(register, "_STATE", [])
     monkeypatch.setattr(jax.ffi, "register_ffi_target", refuse)
     rows, ids = rows_and_ids(0, 40, 8, (30, 3))
     table, some = jnp.asarray(rows), jnp.arange(35, 45, dtype=jnp.int32)
@@ -214,6 +313,8 @@ def test_a_jaxlib_that_refuses_the_kernels_moves_rows_itself(
         (put(table, some, table[:10]), np.concatenate([rows[:35], rows[:5]])),
     ]:
         same_bytes(found, want)
+    gradient = jax.grad(lambda rows: pick(rows, jnp.asarray([[1, 1, NONE]])).sum())(table)
+    np.testing.assert_array_equal(gradient[:3, 0], [0.0, 2.0, 0.0])
     assert [record.message for record in caplog.records] == [
         "rows on CPUs are moved by XLA's own loops, more slowly: API version (0.3) is incompatible"
     ]
@@ -222,10 +323,10 @@ def test_a_jaxlib_that_refuses_the_kernels_moves_rows_itself(
 PROGRAM = """
 import jax, numpy as np
 from monolith_jax.embedding._cpu.kernels import BLOCK
-from monolith_jax.embedding._cpu.rows import pick
+from monolith_jax.embedding._cpu.picking import pick
 rows = np.arange(160, dtype=np.float32).reshape(10, 16)
 ids = np.arange(4 * BLOCK, dtype=np.int32).reshape(-1, 2) % 10
-assert np.array_equal(jax.jit(pick)(rows, ids), rows[ids])
+assert np.array_equal(jax.jit(pick)(rows, ids), rows[ids].reshape(len(ids), -1))
 """
 
 
@@ -238,7 +339,7 @@ def test_a_kernel_from_the_cache_runs_in_another_process(tmp_path: Path) -> None
         subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True)
         files = sorted(tmp_path.rglob("*.nbc"))
         kept.append([(path.name, path.stat().st_mtime_ns) for path in files])
-    assert len(kept[0]) == 3
+    assert len(kept[0]) == 5
     assert kept[0] == kept[1]
 
 

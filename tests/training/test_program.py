@@ -8,10 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from monolith_jax.embedding import FeatureConfig, TableConfig
 from monolith_jax.errors import DataError, UserError
 from monolith_jax.input import Batch
+from monolith_jax.models import DeepFMConfig
 from monolith_jax.optimizers import Adam, Momentum
-from monolith_jax.task import TaskConfig
+from monolith_jax.planning.expected import expected_batch
+from monolith_jax.task import InputConfig, TaskConfig
 from monolith_jax.training import Program, devices_for, training_dataset
 
 Changed = Callable[..., TaskConfig]
@@ -83,6 +86,23 @@ def test_no_gradient_of_a_table_exists(large: TaskConfig) -> None:
     assert all('custom_call_target="monolith_jax_write_rows"' in line for line in calls)
     assert all("output_to_operand_aliasing={{}: (0, {})}" in line for line in calls)
     assert len(calls) >= tables
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_on_cpus_at_most_the_vectors_and_their_gradients_are_in_memory(devices: int) -> None:
+    """Gradients are added up in place, and summed by row when the vectors are gone."""
+    names, batch, dim = tuple("abcdefgh"), 4096 * devices, 32
+    task = TaskConfig(
+        input=InputConfig(batch_size=batch),
+        tables=tuple(TableConfig(name=name, vocab_size=100, dim=dim) for name in names),
+        features=tuple(FeatureConfig(name=name, table=name) for name in names),
+        model=DeepFMConfig(vectors=names, hidden=(8,)),
+    )
+    program = Program(task, jax.devices()[:devices])
+    given = program.abstract_state(), program.abstract_checkpoint()["window"]
+    step = program.train_step.lower(*given, expected_batch(program)).compile()
+    vectors = batch // devices * len(names) * dim * 4
+    assert 2 * vectors < step.memory_analysis().temp_size_in_bytes < 2.5 * vectors
 
 
 def test_initial_values_do_not_depend_on_the_devices(task: TaskConfig, changed: Changed) -> None:

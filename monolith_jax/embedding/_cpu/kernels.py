@@ -1,4 +1,4 @@
-"""What is done to the bytes of rows: ids block by block, and the rows of later ids asked for.
+"""What is done to the bytes of rows: ids in blocks, and the rows of later ids asked for.
 
 A row lies anywhere in memory, so an id costs a miss of the cache, and what makes a kernel fast is
 how many misses are under way at once. XLA's loops have those of a few ids; these ask for the row of
@@ -6,22 +6,9 @@ an id `AHEAD` of where they are. Ids are walked one feature after the other: the
 feature's ids, many of which come again, stay in a core's own cache, where all features' would not.
 """
 
-import ctypes
-import logging
-import threading
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-import jax
-from llvmlite import binding
-from numba import cfunc, types
-
-from monolith_jax._cache import compiled
 from monolith_jax.embedding._cpu.frame import argument, asks_for_metadata, attribute, result
 from monolith_jax.embedding._cpu.machine import (
-    OPTIONS,
+    add,
     address_of,
     clear,
     copy,
@@ -31,6 +18,7 @@ from monolith_jax.embedding._cpu.machine import (
     prefetch,
     store,
 )
+from monolith_jax.embedding._cpu.places import settle
 from monolith_jax.embedding._cpu.share import help_with, new_call, share
 
 BLOCK = 8192
@@ -40,16 +28,14 @@ AHEAD = 32
 """Ids; a row that is asked for now is there when its turn comes."""
 
 _LINE = 64
-_SOURCES = ("kernels", "share", "frame", "machine")
-
-READ, WRITE = "monolith_jax_read_rows", "monolith_jax_write_rows"
-"""The names of `_read_rows` and `_write_rows` in programs."""
 
 CLIP, ZERO, DROP = 0, 1, 2
 """What is done for an id beyond the rows: the last row is read, zeros are; nothing is written."""
 
-_TASK = "monolith_jax_rows_task"
-_task_address = address_of(_TASK)
+MOVE_TASK, SUM_TASK = "monolith_jax_move_task", "monolith_jax_sum_task"
+"""The symbols of `move_task` and `sum_task`."""
+
+_move_task, _sum_task = address_of(MOVE_TASK), address_of(SUM_TASK)
 
 
 @inlined
@@ -79,7 +65,7 @@ def _move(given, number, size):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _block(given, number):  # type: ignore[no-untyped-def]
+def _move_block(given, number):  # type: ignore[no-untyped-def]
     """As `_move`; a size that is known when it is compiled is a few instructions, not a call."""
     size = load(given, 7)
     if size == 64:
@@ -92,84 +78,104 @@ def _block(given, number):  # type: ignore[no-untyped-def]
         _move(given, number, size)
 
 
-def _help(memory):  # type: ignore[no-untyped-def]
+def move_task(memory):  # type: ignore[no-untyped-def]
     """XLA_FFI_Task."""
-    help_with(memory, _block)
+    help_with(memory, _move_block)
 
 
 @inlined
-def _share(frame, table, index, batch, each, array):  # type: ignore[no-untyped-def]
-    """Moves all rows of a call. Attributes: `beyond`, `rows` of the table, bytes of one, `size`."""
+def _share_moves(frame, table, index, batch, each, array):  # type: ignore[no-untyped-def]
+    """Moves all rows of a call. `calls.attributes` has the attributes."""
     memory, given = new_call((batch + BLOCK - 1) // BLOCK * each, 8)
     store(given, 0, table)
-    store(given, 1, attribute(frame, 1))
+    store(given, 1, attribute(frame, 2))
     store(given, 2, index)
     store(given, 3, batch)
     store(given, 4, each)
     store(given, 5, array)
     store(given, 6, attribute(frame, 0))
-    store(given, 7, attribute(frame, 2))
-    share(frame, memory, _task_address(), _block)
+    store(given, 7, attribute(frame, 3))
+    share(frame, memory, _move_task(), _move_block)
 
 
-def _read_rows(frame):  # type: ignore[no-untyped-def]
-    """XLA_FFI_Handler: a table, ids int32 [batch, each]; rows [batch, each, unit]."""
+def read_rows(frame):  # type: ignore[no-untyped-def]
+    """XLA_FFI_Handler: a table, ids int32 [batch, each]; rows [batch, each * unit]."""
     if not asks_for_metadata(frame):
         table, _ = argument(frame, 0)
         index, shape = argument(frame, 1)
-        _share(frame, table, index, load(shape, 0), load(shape, 1), result(frame))
+        if attribute(frame, 1):
+            settle(table + (load(shape, 0) << 40), result(frame))
+        _share_moves(frame, table, index, load(shape, 0), load(shape, 1), result(frame))
     return 0
 
 
-def _write_rows(frame):  # type: ignore[no-untyped-def]
+def write_rows(frame):  # type: ignore[no-untyped-def]
     """XLA_FFI_Handler: a table, ids int32 [batch], no two alike, rows; the table, in place."""
     if not asks_for_metadata(frame):
         index, shape = argument(frame, 1)
         array, _ = argument(frame, 2)
-        _share(frame, result(frame), index, load(shape, 0), 1, array)
+        _share_moves(frame, result(frame), index, load(shape, 0), 1, array)
     return 0
 
 
-def register() -> bool:
-    """Makes the kernels known to XLA, once in a process; compiled, they are kept on disk.
+@inlined
+def _sum(given, number, size):  # type: ignore[no-untyped-def]
+    """Adds up the rows of one table: of the `number`th column of ids, and those linked to it."""
+    sums, rows, index, batch = load(given, 0), load(given, 1), load(given, 2), load(given, 3)
+    each, array, columns = load(given, 4), load(given, 5), load(given, 6)
+    if load32(columns, number) != number:
+        return  # the table's first column sees to this one
+    for example in range(batch):
+        column = number
+        while column < each:
+            at = example * each + column
+            if example + AHEAD < batch:
+                later = at + AHEAD * each
+                row = min(load32(index, later), rows - 1)
+                for line in range(0, size, _LINE):
+                    prefetch(sums + row * size + line)
+                    prefetch(array + later * size + line)
+            row = load32(index, at)
+            if 0 <= row < rows:
+                add(sums + row * size, array + at * size, size // 4)
+            column = load32(columns, each + column)
 
-    Returns whether XLA takes them: it refuses those for a version of its interface that it no
-    longer has.
+
+@inlined
+def _sum_block(given, number):  # type: ignore[no-untyped-def]
+    """As `_sum`; for the sizes that `_move_block` knows."""
+    size = load(given, 7)
+    if size == 64:
+        _sum(given, number, 64)
+    elif size == 128:
+        _sum(given, number, 128)
+    elif size == 32:
+        _sum(given, number, 32)
+    else:
+        _sum(given, number, size)
+
+
+def sum_task(memory):  # type: ignore[no-untyped-def]
+    """XLA_FFI_Task."""
+    help_with(memory, _sum_block)
+
+
+def sum_rows(frame):  # type: ignore[no-untyped-def]
+    """XLA_FFI_Handler: zeros [n, unit], ids int32 [batch, each], rows, columns; the sums, in place.
+
+    Columns of ids are int32 [2, each]: the first column of the same table, and the next one; each
+    table is a block, so that no two threads add to the same row. What else is given is waited for.
     """
-    with _ONCE:
-        if not _STATE:
-            _STATE.append(_register())
-    return _STATE[0]
-
-
-def _register() -> bool:
-    helper = _compiled(types.void(types.int64), _help)
-    binding.add_symbol(_TASK, helper.address)
-    _KEPT.append(helper)
-    capsule = ctypes.pythonapi.PyCapsule_New
-    capsule.restype = ctypes.py_object
-    capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    for name, function in ((READ, _read_rows), (WRITE, _write_rows)):
-        handler = _compiled(types.int64(types.int64), function)
-        _KEPT.append(handler)
-        try:
-            jax.ffi.register_ffi_target(name, capsule(handler.address, None, None), platform="cpu")
-        except jax.errors.JaxRuntimeError as error:
-            _LOG.warning("rows on CPUs are moved by XLA's own loops, more slowly: %s", error)
-            return False
-    return True
-
-
-_LOG = logging.getLogger(__name__)
-_ONCE = threading.Lock()
-
-_STATE: list[bool] = []
-"""Whether XLA took the kernels, once it was asked."""
-
-_KEPT: list[Any] = []
-"""What numba compiled: it lives as long as the object that numba gave."""
-
-
-def _compiled(signature: Any, function: Callable[..., Any]) -> Any:
-    sources = [Path(__file__).with_name(f"{name}.py") for name in _SOURCES]
-    return compiled(partial(cfunc, signature, **OPTIONS), function, sources)
+    if not asks_for_metadata(frame):
+        index, shape = argument(frame, 1)
+        memory, given = new_call(load(shape, 1), 8)
+        store(given, 0, result(frame))
+        store(given, 1, attribute(frame, 2))
+        store(given, 2, index)
+        store(given, 3, load(shape, 0))
+        store(given, 4, load(shape, 1))
+        store(given, 5, argument(frame, 2)[0])
+        store(given, 6, argument(frame, 3)[0])
+        store(given, 7, attribute(frame, 3))
+        share(frame, memory, _sum_task(), _sum_block)
+    return 0

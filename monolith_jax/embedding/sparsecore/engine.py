@@ -217,11 +217,13 @@ class SparseCoreEngine:
             for stack in self.stacks
         }
 
-    def combine(self, rows: Rows, lookups: CoreLookupsByStack) -> dict[str, jax.Array]:
+    def combine(
+        self, rows: Rows, lookups: CoreLookupsByStack, after: Sequence[jax.Array] = ()
+    ) -> dict[str, jax.Array]:
         """Returns each feature's vectors, float32 [batch, dim], in the order of the features.
 
         A sequence is [batch, max_length, dim], with its mask behind it (`FeatureConfig`). They are
-        the gathered vectors, put in order.
+        the gathered vectors, put in order, and nothing waits for `after`.
         """
 
         def local(rows: Rows) -> dict[str, jax.Array]:
