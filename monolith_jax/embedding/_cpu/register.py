@@ -71,6 +71,6 @@ _KEPT: list[Any] = []
 def _compiled(signature: Any, function: Callable[..., Any]) -> int:
     """Returns the address of a kernel."""
     sources = [Path(__file__).with_name(f"{name}.py") for name in _SOURCES]
-    kernel = compiled(partial(cfunc, signature, **OPTIONS), function, sources)
+    kernel = compiled(partial(cfunc, signature, **OPTIONS), function, sources, len(PLACES))
     _KEPT.append(kernel)
     return int(kernel.address)
