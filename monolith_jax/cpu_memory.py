@@ -33,6 +33,7 @@ _MAPPED = 256 << 20  # bytes of a block that malloc maps anew
 _HEAP_SIZE = "xla_multiheap_size_constraint_per_heap"
 _SCHEDULER = "xla_cpu_scheduler_type"  # XLA's own choice runs more at once, and keeps more at once
 _HUGE = 2 << 20
+_PIECE = 64 << 20  # bytes that are moved at once: where a page is refused, so is the rest of them
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
 # The names above are malloc.h's, those below mman.h's.
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
@@ -117,7 +118,7 @@ def use_huge_pages(arrays: Any) -> int:
 
     A step that is donated its state keeps it in the same memory, so once, before the first step, is
     enough. It copies the arrays within the kernel, about a second for each GB. Where the system
-    has no such pages (Linux before 6.1, other systems, none free) the rest stays as it is.
+    has no such pages (Linux before 6.1, other systems, none free) those parts stay as they are.
 
     Args:
       arrays: a pytree; only `jax.Array`s of 2 MiB and more on CPUs are moved.
@@ -141,7 +142,8 @@ def use_huge_pages(arrays: Any) -> int:
             first, last = -(-start // _HUGE) * _HUGE, (start + shard.data.nbytes) // _HUGE * _HUGE
             if first >= last:
                 continue
-            part = ctypes.c_void_p(first), ctypes.c_size_t(last - first)
-            if madvise(*part, _MADV_HUGEPAGE) == 0 and madvise(*part, _MADV_COLLAPSE) == 0:
-                moved += last - first
+            for at in range(first, last, _PIECE):
+                part = ctypes.c_void_p(at), ctypes.c_size_t(min(_PIECE, last - at))
+                if madvise(*part, _MADV_HUGEPAGE) == 0 and madvise(*part, _MADV_COLLAPSE) == 0:
+                    moved += part[1].value
     return moved
