@@ -8,8 +8,8 @@ remedies, none of which changes a number:
     step_options         fewer temporaries, in blocks that malloc can keep; `Program` has them
     keep_freed_memory    malloc keeps what was freed, in the whole process: who owns it decides;
                          `monolith-jax` does
-    PLACES               but gives it back when a step's temporaries have moved
-    one_step_at_a_time   those of one step are free before the next one asks for its own
+    one_step_at_a_time   those of one step are free before the next one asks for its own, and given
+                         back if that gets another place
     use_huge_pages       tables in pages of 2 MiB: less time for finding the place of a row
 """
 
@@ -74,20 +74,15 @@ def keep_freed_memory() -> bool:
     """Makes malloc keep what this process frees, for itself; returns whether it could.
 
     The process's memory then stays at its peak, temporaries included, as with most frameworks' own
-    allocators. When a step's temporaries move, what is free by then is given back first, by the
-    kernel that reads the tables. Call it before the first step: memory that other threads have by
-    then stays as it is. It holds for the whole process and for good, so a library leaves it to the
-    program. Where the environment has GLIBC_TUNABLES, which can say the same (docs/engine.md),
-    what malloc keeps is left to that; on other systems than Linux it does nothing.
+    allocators. Call it before the first step: memory that other threads have by then stays as it
+    is. It holds for the whole process and for good, so a library leaves it to the program. It does
+    nothing where the environment has GLIBC_TUNABLES, which can say the same (docs/engine.md), and
+    on other systems.
     """
     if sys.platform != "linux":
         return False
-    libc = ctypes.CDLL(None)
-    mallopt, trim = getattr(libc, "mallopt", None), getattr(libc, "malloc_trim", None)
-    if mallopt is None or trim is None:
-        return False
-    PLACES[0] = ctypes.cast(trim, ctypes.c_void_p).value or 0
-    if "GLIBC_TUNABLES" in os.environ:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None or "GLIBC_TUNABLES" in os.environ:
         return False
     # Steps run now in one thread, now in another, and each would keep memory of its own: so all
     # threads share the main arena, the only one that holds blocks above 64 MiB.
@@ -102,15 +97,21 @@ def one_step_at_a_time() -> None:
 
     Otherwise a step's results are there shortly before its temporaries are free, and the next step,
     if it is called at once, gets another block: now one, now the other. A loop loses nothing by it,
-    since the CPUs are busy either way, and its batches are made in other threads.
+    since the CPUs are busy either way, and its batches are made in other threads. When a block
+    still has to move, what is free by then is given back first, by the kernel that reads the
+    tables (`embedding/_cpu/places.py`).
 
     To be called before jax makes its first array. It is jax's own setting
     `jax_cpu_enable_async_dispatch`, and does nothing where the environment has that.
     """
     import jax
 
-    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" in os.environ:
+        return
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        PLACES[0] = ctypes.cast(trim, ctypes.c_void_p).value or 0
 
 
 def use_huge_pages(arrays: Any) -> int:
