@@ -157,8 +157,8 @@ class Program:
         size = self.task.input.batch_size
         lookups = self.engine.prepare(batch.columns)
         dense = empty((size, len(self.task.dense)), np.float32)
-        for i, name in enumerate(self.task.dense):
-            dense[:, i] = _floats(batch.columns, name)
+        if self.task.dense:
+            np.stack([_floats(batch.columns, n) for n in self.task.dense], axis=1, out=dense)
         arrays = {
             "dense": dense,
             "label": self.labels(batch.columns),

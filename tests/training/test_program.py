@@ -163,6 +163,18 @@ def test_labels_outside_of_0_and_1_are_refused(task: TaskConfig, label: float) -
         program.prepare(Batch({**batch.columns, "label": labels}, batch.weights))
 
 
+def test_a_dense_column_of_another_length_is_refused(task: TaskConfig, changed: Changed) -> None:
+    """One value would do for all examples by numpy's broadcasting."""
+    program = Program(changed(task, dense=("label",)), devices_for(task))
+    batch = training_dataset(task).batch(0)
+    whole = program.prepare(batch)["dense"]
+    np.testing.assert_array_equal(whole[:, 0], batch.columns["label"])
+    columns = {**batch.columns, "one": np.ones(1, np.float32)}
+    other = Program(changed(task, dense=("one",)), devices_for(task))
+    with pytest.raises(ValueError, match="shape"):
+        other.prepare(Batch(columns, batch.weights))
+
+
 def test_a_module_with_more_than_parameters_is_refused(task: TaskConfig, changed: Changed) -> None:
     import flax.linen as nn
 
