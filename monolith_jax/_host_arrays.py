@@ -44,7 +44,7 @@ def empty(shape: tuple[int, ...], dtype: Any, order: Literal["C", "F"] = "C") ->
     if count < LEAST:
         return np.empty(shape, dtype, order)
     size = -(-count // LEAST) * LEAST
-    if size not in _FREE and len(_FREE) == _SIZES:
+    if size not in _FREE and len(_FREE) >= _SIZES:  # several threads may have added one
         _FREE.clear()
     free = _FREE.setdefault(size, deque(maxlen=_KEPT))
     try:
