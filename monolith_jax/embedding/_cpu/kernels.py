@@ -39,6 +39,20 @@ _move_task, _sum_task = address_of(MOVE_TASK), address_of(SUM_TASK)
 
 
 @inlined
+def _by_size(function, given, number):  # type: ignore[no-untyped-def]
+    """Does a block; a size that is known when it is compiled is a few instructions, not a call."""
+    size = load(given, 7)
+    if size == 64:
+        function(given, number, 64)
+    elif size == 128:
+        function(given, number, 128)
+    elif size == 32:
+        function(given, number, 32)
+    else:
+        function(given, number, size)
+
+
+@inlined
 def _move(given, number, size):  # type: ignore[no-untyped-def]
     """Moves the rows of one block, of `size` bytes each, to or from the batch's array."""
     table, rows, index, batch = load(given, 0), load(given, 1), load(given, 2), load(given, 3)
@@ -66,16 +80,7 @@ def _move(given, number, size):  # type: ignore[no-untyped-def]
 
 @inlined
 def _move_block(given, number):  # type: ignore[no-untyped-def]
-    """As `_move`; a size that is known when it is compiled is a few instructions, not a call."""
-    size = load(given, 7)
-    if size == 64:
-        _move(given, number, 64)
-    elif size == 128:
-        _move(given, number, 128)
-    elif size == 32:
-        _move(given, number, 32)
-    else:
-        _move(given, number, size)
+    _by_size(_move, given, number)
 
 
 def move_task(memory):  # type: ignore[no-untyped-def]
@@ -143,16 +148,7 @@ def _sum(given, number, size):  # type: ignore[no-untyped-def]
 
 @inlined
 def _sum_block(given, number):  # type: ignore[no-untyped-def]
-    """As `_sum`; for the sizes that `_move_block` knows."""
-    size = load(given, 7)
-    if size == 64:
-        _sum(given, number, 64)
-    elif size == 128:
-        _sum(given, number, 128)
-    elif size == 32:
-        _sum(given, number, 32)
-    else:
-        _sum(given, number, size)
+    _by_size(_sum, given, number)
 
 
 def sum_task(memory):  # type: ignore[no-untyped-def]
