@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -25,15 +26,20 @@ def cache_folder(name: str) -> Path:
     return base / "monolith_jax" / name
 
 
-def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Returns `numba.njit(cache=True, **options)` that caches in `cache_folder("numba")`.
+def cached_njit(*uses: ModuleType, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Returns `numba.njit(**options)` for the kernels of one file, cached as by `compiled`.
 
-    A folder that the user chose by NUMBA_CACHE_DIR is kept. numba decides on the folder when the
-    decorator runs, so its setting is changed for that moment only.
+    Args:
+      uses: the modules whose kernels and constants are compiled into these.
+      options: as `numba.njit` has them.
     """
     from numba import njit
 
-    return partial(_in_cache_folder, njit(cache=True, **options))
+    def decorate(function: Callable[..., Any]) -> Any:
+        files = [function.__code__.co_filename, *(str(module.__file__) for module in uses)]
+        return compiled(partial(njit, **options), function, [Path(file) for file in files])
+
+    return decorate
 
 
 def compiled(
@@ -42,7 +48,10 @@ def compiled(
     sources: Sequence[Path],
     compiled_for: object = None,
 ) -> Any:
-    """Returns `decorator(cache=True)(function)`, cached as by `cached_njit`, or not cached at all.
+    """Returns `decorator(cache=True)(function)`, cached in `cache_folder("numba")`.
+
+    A folder that the user chose by NUMBA_CACHE_DIR is kept. numba decides on the folder when the
+    decorator runs, so its setting is changed for that moment only.
 
     Args:
       decorator: numba's `njit` or `cfunc`, with all options but `cache`.

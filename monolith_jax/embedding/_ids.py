@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+from numba import njit
 
 from monolith_jax._cache import cached_njit
 from monolith_jax._host_arrays import empty
@@ -11,6 +12,8 @@ from monolith_jax.embedding._parts import Part
 from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.config import FeatureConfig
 from monolith_jax.errors import DataError, did_you_mean
+
+_kernel = cached_njit(nogil=True)
 
 _OK, _OUT_OF_RANGE, _TOO_LONG, _NEGATIVE, _WEIGHT = 0, 1, 2, 3, 4
 _ERROR, _MODULO, _ZERO = 0, 1, 2
@@ -231,7 +234,7 @@ def _message(part: Part, fault: int, example: int, found: int) -> str:
     )
 
 
-@cached_njit(nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _physical(row, shape):  # type: ignore[no-untyped-def]
     """`Layout.physical`, with shifts for the divisions wherever they are by powers of two.
 
@@ -250,7 +253,7 @@ def _physical(row, shape):  # type: ignore[no-untyped-def]
     return ((shard * lines_per_shard + nth) << pack_shift) + place
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _place(  # type: ignore[no-untyped-def]
     values, offsets, each, rows, vocab_size, offset, policy, truncate, shape
 ):
@@ -278,7 +281,7 @@ def _place(  # type: ignore[no-untyped-def]
     return _OK, 0, np.int64(0)
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _place_weights(values, offsets, each, weights):  # type: ignore[no-untyped-def]
     """Writes one feature's weights; returns (fault, example, where the fault is in `values`)."""
     most = weights.shape[1]

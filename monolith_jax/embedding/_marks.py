@@ -3,7 +3,10 @@
 import numpy as np
 
 from monolith_jax._cache import cached_njit
+from monolith_jax.embedding import _unique
 from monolith_jax.embedding._unique import lowest, ones
+
+_kernel = cached_njit(_unique, nogil=True)
 
 
 class PairScratch:
@@ -25,7 +28,7 @@ class PairScratch:
         return self.marks, self.summary, self.rank
 
 
-@cached_njit(nogil=True)
+@_kernel
 def through_pairs(grouped, starts, mine, block, shift, bits, out):  # type: ignore[no-untyped-def]
     """Goes through all pairs of devices; returns how many `places` and how many `held` there are.
 
@@ -58,7 +61,7 @@ def through_pairs(grouped, starts, mine, block, shift, bits, out):  # type: igno
     return asked, listed
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _count(rows, bits):  # type: ignore[no-untyped-def]
     """Marks one pair's rows, and returns how many distinct ones there are."""
     marks, summary, _ = bits
@@ -73,7 +76,7 @@ def _count(rows, bits):  # type: ignore[no-untyped-def]
     return found
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _list(rows, bits_, listed):  # type: ignore[no-untyped-def]
     """As `_count`; also ranks the marked words, and lists the distinct rows in ascending order."""
     marks, summary, rank = bits_
@@ -100,7 +103,7 @@ def _list(rows, bits_, listed):  # type: ignore[no-untyped-def]
     return found
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _rank(rows, bits, nths):  # type: ignore[no-untyped-def]
     """Writes which of the marked rows each of one pair's ids wants."""
     marks, _, rank = bits
@@ -110,7 +113,7 @@ def _rank(rows, bits, nths):  # type: ignore[no-untyped-def]
         nths[i] = rank[word] + ones(marks[word, 0] & ((one << np.uint64(rows[i] & low)) - one))
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _own(shift, bits_, held):  # type: ignore[no-untyped-def]
     """Lists the union's rows and ranks its words; returns how many rows and units there are."""
     marks, summary, rank = bits_
@@ -134,7 +137,7 @@ def _own(shift, bits_, held):  # type: ignore[no-untyped-def]
     return found, units
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _others(shift, bits_):  # type: ignore[no-untyped-def]
     """As `_own`, for an owner of another process: lists nothing, and clears the union."""
     marks, summary, _ = bits_
@@ -157,7 +160,7 @@ def _others(shift, bits_):  # type: ignore[no-untyped-def]
     return found, units if shift else found
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _place(held, first, bits, asked):  # type: ignore[no-untyped-def]
     """Puts for each row that an owner is asked for its place among `held`, and clears the union.
 

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from monolith_jax._cache import cached_njit
+from monolith_jax.embedding import _none
 from monolith_jax.embedding._marks import PairScratch, through_pairs
 from monolith_jax.embedding._none import NONE
+
+_kernel = cached_njit(_none, nogil=True)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def pairs_of(
     return Pairs(counts, owned, units, held[:listed], places[:asked], index)
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _group(rows, block, grouped, starts):  # type: ignore[no-untyped-def]
     """Puts each asker's ids in the order of their owners, [askers, ids], as rows of the blocks.
 
@@ -119,7 +122,7 @@ def _group(rows, block, grouped, starts):  # type: ignore[no-untyped-def]
                 i += 1
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _index(rows, block, mine, starts, before, nths, index):  # type: ignore[no-untyped-def]
     """Writes my askers' `index`; `before`: how many rows each asks the owners before one for."""
     examples = rows.shape[1] // mine.shape[0]

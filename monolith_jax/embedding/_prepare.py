@@ -89,18 +89,17 @@ class Preparer:
     def _on_one_device(self, stack: Stack, columns: Mapping[str, Any]) -> StackLookups:
         # One device has at most 2**30 rows (`_stacks.check_rows`).
         rows = physical_rows(stack, columns, self._batch_size, dtype=np.int32)
-        unique, index = unique_rows(
-            rows.reshape(-1), self._scratch(stack, Scratch, stack.layout.physical_rows)
-        )
+        scratch = self._scratch(stack, Scratch, stack.layout.physical_rows)
         block, room = stack.layout.physical_rows, self._room.get(stack.name, NO_ROOM)
-        size = _size(len(unique), min(rows.size, block), room.rows)
+        unique, count, index = unique_rows(rows.reshape(-1), scratch, max(1, room.rows))
+        size = _size(count, min(rows.size, block), room.rows)
         lines, slot = None, None
         if (per_unit := self._per_unit[stack.name]) > 1:
-            units = int(np.count_nonzero(np.diff(unique // per_unit, prepend=-1)))
+            units = int(np.count_nonzero(np.diff(unique[:count] // per_unit, prepend=-1)))
             line_size = _size(units, min(size, block // per_unit), room.lines or 0)
-            lines, slot = _lines([unique], self._mine, size, line_size, block, per_unit)
-        rows_of_owner = _padded([unique], self._mine, size, block)
-        return StackLookups(rows_of_owner, index.reshape(rows.shape), lines=lines, slot=slot)
+            lines, slot = _lines([unique[:count]], self._mine, size, line_size, block, per_unit)
+        _pad(unique[:size], count, block)
+        return StackLookups(unique[:size], index.reshape(rows.shape), lines=lines, slot=slot)
 
     def _scratch(self, stack: Stack, kind: type[T], rows: int) -> T:
         scratches = self._local.__dict__.setdefault("scratches", {})
@@ -129,8 +128,13 @@ def _padded(held: list[np.ndarray], mine: np.ndarray, size: int, block: int) -> 
     for owner, rows in zip(np.flatnonzero(mine), held, strict=True):
         first = int(owner) * block
         np.subtract(rows, first, out=padded[owner, : len(rows)], casting="unsafe")
-        padded[owner, len(rows) :] = np.arange(block, block + size - len(rows), dtype=np.int32)
+        _pad(padded[owner], len(rows), block)
     return padded.reshape(-1)
+
+
+def _pad(rows: np.ndarray, count: int, block: int) -> None:
+    """Fills up what is behind the first `count` with rows beyond the block, no two alike."""
+    rows[count:] = np.arange(block, block + len(rows) - count, dtype=np.int32)
 
 
 def _lines(

@@ -11,16 +11,21 @@ words are fetched some ids before their turn, many at a time instead of one afte
 """
 
 import numpy as np
+from numba import njit
 
 from monolith_jax._cache import cached_njit
 from monolith_jax._host_arrays import empty
+from monolith_jax.embedding import _none
+from monolith_jax.embedding._cpu import machine
 from monolith_jax.embedding._cpu.machine import prefetch
 from monolith_jax.embedding._none import NONE
 
 _AHEAD = 256  # how many ids before its turn a word is fetched
 _CHUNK = 64  # ids whose words are fetched in one go
 _NEAR = 1 << 15  # words of bitmaps up to which fetching costs more than it saves: 256 KiB
-_ROUND = 3  # rows of a word that are listed in one go
+_ROUND = 2  # rows of a word that are listed in one go
+
+_kernel = cached_njit(machine, _none, nogil=True)
 
 
 class Scratch:
@@ -33,29 +38,33 @@ class Scratch:
         self.rank = np.zeros(words, np.int32)
 
 
-def unique_rows(rows: np.ndarray, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the distinct values of `rows` in ascending order, and where each entry is in them.
+def unique_rows(
+    rows: np.ndarray, scratch: Scratch, room: int = 0
+) -> tuple[np.ndarray, int, np.ndarray]:
+    """Lists the distinct values of `rows` in ascending order, and says where each entry is in them.
 
     Args:
       rows: int32 [n]; each negative (no id), or less than the rows of the scratch.
       scratch: bitmaps of the table, zero on entry and on return.
+      room: entries that the list has at least, where that is more than n.
 
     Returns:
-      (unique int32 [u], index int32 [n]): `unique[index[i]] == rows[i]`, and `index[i] == NONE`
-      where `rows[i]` is negative.
+      (unique int32 [max(n, room)], count, index int32 [n]): the first `count` of `unique` are the
+      distinct rows, what is behind them is not set; `unique[index[i]] == rows[i]`, and
+      `index[i] == NONE` where `rows[i]` is negative.
 
     Example:
-      >>> unique, index = unique_rows(np.array([7, 2, -1, 7], np.int32), Scratch(10))
-      >>> unique.tolist(), index[[0, 1, 3]].tolist(), bool(index[2] == NONE)
+      >>> unique, count, index = unique_rows(np.array([7, 2, -1, 7], np.int32), Scratch(10))
+      >>> unique[:count].tolist(), index[[0, 1, 3]].tolist(), bool(index[2] == NONE)
       ([2, 7], [1, 0, 1], True)
     """
     index = empty(rows.shape, np.int32)
-    unique = empty((rows.shape[0] + _ROUND - 1,), np.int32)
+    unique = empty((max(rows.shape[0], room) + _ROUND - 1,), np.int32)
     count = _unique(rows, scratch.words, scratch.summary, scratch.rank, unique, index)
-    return unique[:count], index
+    return unique[: 1 - _ROUND], count, index
 
 
-@cached_njit(nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def ones(x):  # type: ignore[no-untyped-def]
     """The number of set bits of a uint64."""
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -64,13 +73,13 @@ def ones(x):  # type: ignore[no-untyped-def]
     return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@cached_njit(nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def lowest(x):  # type: ignore[no-untyped-def]
     """The place of the lowest set bit of a uint64 that is not 0."""
     return ones((x & (~x + np.uint64(1))) - np.uint64(1))
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyped-def]
     far = words.shape[0] > _NEAR
     if far:
@@ -88,14 +97,14 @@ def _unique(rows, words, summary, rank, unique, index):  # type: ignore[no-untyp
     return count
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _fetch(rows, by_word):  # type: ignore[no-untyped-def]
     start = np.int64(by_word.ctypes.data)
     for i in range(rows.shape[0]):
         prefetch(start + (np.int64(rows[i]) >> 6) * by_word.itemsize)
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _mark(rows, words, summary):  # type: ignore[no-untyped-def]
     one, low = np.uint64(1), np.int64(63)
     for i in range(rows.shape[0]):
@@ -106,7 +115,7 @@ def _mark(rows, words, summary):  # type: ignore[no-untyped-def]
             summary[word >> 6] |= one << np.uint64(word & low)
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _list(words, summary, rank, unique):  # type: ignore[no-untyped-def]
     """Lists the marked rows and ranks their words; may write _ROUND - 1 entries past the last row.
 
@@ -131,7 +140,7 @@ def _list(words, summary, rank, unique):  # type: ignore[no-untyped-def]
     return count
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _find(rows, words, rank, index):  # type: ignore[no-untyped-def]
     one, low = np.uint64(1), np.int64(63)
     for i in range(rows.shape[0]):
@@ -144,7 +153,7 @@ def _find(rows, words, rank, index):  # type: ignore[no-untyped-def]
             index[i] = rank[word] + ones(below)
 
 
-@cached_njit(nogil=True)
+@_kernel
 def _clear(words, summary):  # type: ignore[no-untyped-def]
     one = np.uint64(1)
     for s in range(summary.shape[0]):

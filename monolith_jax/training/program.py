@@ -164,8 +164,11 @@ class Program:
             "label": self.labels(batch.columns),
             "weight": batch.weights,
         }
-        placed: dict[str, Any] = {n: place(a, self._by_example) for n, a in arrays.items()}
-        placed["lookups"] = place_all(lookups, self.engine.lookups_sharding(lookups))
+        shardings = dict.fromkeys(arrays, self._by_example)
+        placed: dict[str, Any] = place_all(
+            arrays | {"lookups": lookups},
+            shardings | {"lookups": self.engine.lookups_sharding(lookups)},
+        )
         return placed
 
     def train_shardings(self) -> tuple[TrainState, NamedSharding]:

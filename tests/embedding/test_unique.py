@@ -20,12 +20,13 @@ def batches_of(rows: int) -> st.SearchStrategy[tuple[int, list[list[int]]]]:
     return st.tuples(st.just(rows), st.lists(batch, min_size=1, max_size=3))
 
 
-def check(batch: np.ndarray, scratch: Scratch) -> None:
+def check(batch: np.ndarray, scratch: Scratch, room: int = 0) -> None:
     """One batch equals numpy's answer, and leaves the scratch as it was."""
-    unique, index = unique_rows(batch, scratch)
+    unique, count, index = unique_rows(batch, scratch, room)
     there = batch >= 0
     want, inverse = np.unique(batch[there], return_inverse=True)
-    np.testing.assert_array_equal(unique, want)
+    np.testing.assert_array_equal(unique[:count], want)
+    assert len(unique) == max(len(batch), room)
     np.testing.assert_array_equal(index[there], inverse)
     assert (index[~there] == NONE).all()
     assert (unique.dtype, index.dtype) == (np.int32, np.int32)
@@ -53,6 +54,11 @@ def test_lengths_around_what_is_fetched_ahead(length: int, rows: int) -> None:
     for low in (0, rows // 2, rows - 70):  # few rows, so that words have any number of marks
         check(rng.integers(low, rows, length, np.int32), scratch)
         check(rng.integers(-9, rows, length, np.int32), scratch)
+
+
+@pytest.mark.parametrize("room", [1, 9, 10, 500])
+def test_the_list_has_room_for_more(room: int) -> None:
+    check(np.array([3, -1, 3, 9, 8, 7, 6, 5, 4, 2], np.int32), Scratch(10), room)
 
 
 def test_a_batch_may_hold_every_row_once() -> None:

@@ -3,15 +3,15 @@
 Both check every position against the end before they read or write; numba itself checks none.
 """
 
-import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numba
 import numpy.typing as npt
 
-from monolith_jax._cache import cached_njit
+from monolith_jax._cache import compiled
 from monolith_jax.checkpoint.monolith_assets._layout import CLOSE, EMPTY, FLOATS, ID, OPEN
 from monolith_jax.input._crc import masked_crc32c
 
@@ -28,14 +28,11 @@ _SOURCES = ("_jit.py", "_layout.py", "../../input/_crc.py", "../../input/_jit.py
 
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles an entry point without the GIL, cached under a name that tells all its sources."""
-    try:
-        digest = hashlib.sha256(repr(numba.config.CPU_NAME).encode())
-        for name in _SOURCES:
-            digest.update((Path(__file__).parent / name).read_bytes())
-        function.__qualname__ += "_" + digest.hexdigest()[:12]
-        return cached_njit(nogil=True)(function)
-    except (OSError, RuntimeError):  # no sources, or no folder that can be written
-        return numba.njit(nogil=True)(function)
+    sources = [Path(__file__).parent / name for name in _SOURCES]
+    kernel: Callable[..., Any] = compiled(
+        partial(numba.njit, nogil=True), function, sources, numba.config.CPU_NAME
+    )
+    return kernel
 
 
 _helper = numba.njit(nogil=True)
