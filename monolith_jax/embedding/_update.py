@@ -1,7 +1,7 @@
 """One step of a rule on the touched rows of one device's block."""
 
-import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,15 +14,13 @@ from monolith_jax.embedding._access import (
     write_per_row,
     write_rows,
 )
+from monolith_jax.embedding._formula import numbers_of
 from monolith_jax.embedding._lookups import StackLookups
 from monolith_jax.embedding._reach import Reach
 from monolith_jax.embedding._rounding import random_bits, stochastic_round
 from monolith_jax.embedding._stacks import Stack
 
 Arrays = dict[str, jax.Array]
-
-PARTS, LEAST_PART = 4, 16_384
-"""On CPUs an update's temporaries are those of a quarter of the rows, if that is worth a loop."""
 
 
 @dataclass(frozen=True)
@@ -80,25 +78,72 @@ def update_block(
     rule = stack.rule
     if rule.touches_all_rows:
         return _update_all(stack, reach, value, slots, scalars, step, lookups, gradient, rounding)
-    for part in _parts(rows.shape[0]) if reach.ahead else [slice(None)]:
-        here = replace(lookups, rows=lookups.rows[part])
-        old = _read(stack, reach, slots, here)
-        delta, new = rule.update(gradient[part], rows[part], old, scalars, step, rows=True)
-        moved = rows[part] + delta
-        if rounding is not None:
-            moved = rounding.touched(moved, here)
-        value, slots = _write(stack, reach, value, slots, here, moved, new)
-    return value, slots
+    if reach.ahead and rounding is None and value.dtype == jnp.float32:
+        from monolith_jax.embedding._cpu.updating import target_of
+
+        if target := target_of(rule, stack.layout.dim, stack.layout.width):
+            return _in_one_go(
+                stack, reach, target, value, slots, scalars, step, lookups, rows, gradient
+            )
+    return _in_steps(stack, reach, rounding, value, slots, scalars, step, lookups, rows, gradient)
 
 
-def _parts(rows: int) -> list[slice]:
-    """Returns the parts that rows are updated in on CPUs, one after the other.
+def _in_steps(
+    stack: Stack,
+    reach: Reach,
+    rounding: Rounding | None,
+    value: jax.Array,
+    slots: Arrays,
+    scalars: dict[str, Any],
+    step: jax.Array,
+    lookups: StackLookups,
+    rows: jax.Array,
+    gradient: jax.Array,
+) -> tuple[jax.Array, Arrays]:
+    """`update_block` for the touched rows: slots are read, all is computed, all is written."""
+    old = _read(stack, reach, slots, lookups)
+    delta, new = stack.rule.update(gradient, rows, old, scalars, step, rows=True)
+    moved = rows + delta
+    if rounding is not None:
+        moved = rounding.touched(moved, lookups)
+    return _write(stack, reach, value, slots, lookups, moved, new)
 
-    What a part needs beside the table's own arrays is there for one part at a time.
-    """
-    count = min(PARTS, max(1, rows // LEAST_PART))
-    ends = [rows * i // count for i in range(count + 1)]
-    return [slice(low, high) for low, high in itertools.pairwise(ends)]
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _in_one_go(
+    stack: Stack,
+    reach: Reach,
+    target: str,
+    value: jax.Array,
+    slots: Arrays,
+    scalars: dict[str, Any],
+    step: jax.Array,
+    lookups: StackLookups,
+    rows: jax.Array,
+    gradient: jax.Array,
+) -> tuple[jax.Array, Arrays]:
+    """`update_block` by a kernel, which reads the rows again where it changes them."""
+    from monolith_jax.embedding._cpu.updating import update
+
+    wide = [slot.name for slot in stack.rule.slots if not slot.per_row]
+    narrow = [slot.name for slot in stack.rule.slots if slot.per_row]
+    (value, *moved), numbers = update(
+        target,
+        [value, *(slots[name] for name in wide)],
+        [slots[name] for name in narrow],
+        lookups.rows,
+        gradient,
+        numbers_of(stack.rule, scalars, step),
+        stack.layout.width,
+    )
+    return value, dict(zip(wide + narrow, (*moved, *numbers), strict=True))
+
+
+@_in_one_go.defjvp
+def _in_one_go_jvp(
+    stack: Stack, reach: Reach, target: str, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    return jax.jvp(partial(_in_steps, stack, reach, None), primals, tangents)
 
 
 def _update_all(

@@ -339,7 +339,7 @@ def test_a_kernel_from_the_cache_runs_in_another_process(tmp_path: Path) -> None
         subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True)
         files = sorted(tmp_path.rglob("*.nbc"))
         kept.append([(path.name, path.stat().st_mtime_ns) for path in files])
-    assert len(kept[0]) == 5
+    assert len(kept[0]) == 7
     assert kept[0] == kept[1]
 
 

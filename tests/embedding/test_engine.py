@@ -143,9 +143,9 @@ def by_form(tables: Any, features: Any, batches: Any, step: Any, mesh: Any) -> A
 def test_whole_lines_hold_the_same_rows(name: str, sharded: bool, by_form: Any) -> None:
     rows, lines = (contents(*by_form[form, sharded], name) for form in ("rows", "lines"))
     for key, array in rows.items():
-        if EXACT[name].exact:
+        if EXACT[name].exact and name != "rowwise":
             np.testing.assert_array_equal(lines[key], array, err_msg=key)
-        else:  # XLA contracts other products and sums in the other program
+        else:  # other products are contracted, and a row's mean is summed in another order
             np.testing.assert_allclose(lines[key], array, rtol=0, atol=1e-6, err_msg=key)
 
 

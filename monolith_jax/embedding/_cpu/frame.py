@@ -47,9 +47,9 @@ def attribute(frame, number):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def result(frame):  # type: ignore[no-untyped-def]
-    """Returns the address of the data of the array that is asked for."""
-    return load(load(load(frame, _RESULTS), 0), _DATA)
+def result(frame, number):  # type: ignore[no-untyped-def]
+    """Returns the address of the data of an array that is asked for."""
+    return load(load(load(frame, _RESULTS), number), _DATA)
 
 
 @inlined

@@ -10,12 +10,15 @@ from monolith_jax.embedding._cpu.frame import argument, asks_for_metadata, attri
 from monolith_jax.embedding._cpu.machine import (
     add,
     address_of,
+    allocate,
+    apply,
     clear,
     copy,
     inlined,
     load,
     load32,
     prefetch,
+    release,
     store,
 )
 from monolith_jax.embedding._cpu.places import settle
@@ -28,14 +31,20 @@ AHEAD = 32
 """Ids; a row that is asked for now is there when its turn comes."""
 
 _LINE = 64
+_NUMBER = 4  # bytes
+_TABLES = 10
+"""Of what an update is given, the words before the tables' addresses."""
 
 CLIP, ZERO, DROP = 0, 1, 2
 """What is done for an id beyond the rows: the last row is read, zeros are; nothing is written."""
 
-MOVE_TASK, SUM_TASK = "monolith_jax_move_task", "monolith_jax_sum_task"
-"""The symbols of `move_task` and `sum_task`."""
+MOVE_TASK, SUM_TASK, UPDATE_TASK = (
+    f"monolith_jax_{verb}_task" for verb in ("move", "sum", "update")
+)
+"""The symbols of `move_task`, `sum_task` and `update_task`."""
 
 _move_task, _sum_task = address_of(MOVE_TASK), address_of(SUM_TASK)
+_update_task = address_of(UPDATE_TASK)
 
 
 @inlined
@@ -109,8 +118,8 @@ def read_rows(frame):  # type: ignore[no-untyped-def]
         table, _ = argument(frame, 0)
         index, shape = argument(frame, 1)
         if attribute(frame, 1):
-            settle(table + (load(shape, 0) << 40), result(frame))
-        _share_moves(frame, table, index, load(shape, 0), load(shape, 1), result(frame))
+            settle(table + (load(shape, 0) << 40), result(frame, 0))
+        _share_moves(frame, table, index, load(shape, 0), load(shape, 1), result(frame, 0))
     return 0
 
 
@@ -119,7 +128,7 @@ def write_rows(frame):  # type: ignore[no-untyped-def]
     if not asks_for_metadata(frame):
         index, shape = argument(frame, 1)
         array, _ = argument(frame, 2)
-        _share_moves(frame, result(frame), index, load(shape, 0), 1, array)
+        _share_moves(frame, result(frame, 0), index, load(shape, 0), 1, array)
     return 0
 
 
@@ -165,7 +174,7 @@ def sum_rows(frame):  # type: ignore[no-untyped-def]
     if not asks_for_metadata(frame):
         index, shape = argument(frame, 1)
         memory, given = new_call(load(shape, 1), 8)
-        store(given, 0, result(frame))
+        store(given, 0, result(frame, 0))
         store(given, 1, attribute(frame, 2))
         store(given, 2, index)
         store(given, 3, load(shape, 0))
@@ -174,4 +183,62 @@ def sum_rows(frame):  # type: ignore[no-untyped-def]
         store(given, 6, argument(frame, 3)[0])
         store(given, 7, attribute(frame, 3))
         share(frame, memory, _sum_task(), _sum_block)
+    return 0
+
+
+@inlined
+def _update_block(given, number):  # type: ignore[no-untyped-def]
+    """Has the rows of one block changed by their rule, each in all the arrays that hold it."""
+    index, batch, rows, size = load(given, 0), load(given, 1), load(given, 2), load(given, 3)
+    gradient, step, numbers = load(given, 4), load(given, 5), load(given, 6)
+    change, count, wide = load(given, 7), load(given, 8), load(given, 9)
+    tables = given + 8 * _TABLES
+    places = allocate(8 * count)
+    first = number * BLOCK
+    last = min(first + BLOCK, batch)
+    for nth in range(first, last):
+        if nth + AHEAD < last:
+            later = min(load32(index, nth + AHEAD), rows - 1)
+            for table in range(count):
+                unit = size if table < wide else _NUMBER
+                for line in range(0, unit, _LINE):
+                    prefetch(load(tables, table) + later * unit + line)
+        row = load32(index, nth)
+        if 0 <= row < rows:
+            for table in range(count):
+                unit = size if table < wide else _NUMBER
+                store(places, table, load(tables, table) + row * unit)
+            apply(change, places, gradient + nth * step, numbers)
+    release(places)
+
+
+def update_task(memory):  # type: ignore[no-untyped-def]
+    """XLA_FFI_Task."""
+    help_with(memory, _update_block)
+
+
+def update_rows(frame, change):  # type: ignore[no-untyped-def]
+    """XLA_FFI_Handler for one rule: tables, ids int32 [batch], gradients, numbers; in place.
+
+    `change` is the address of the rule's function, of the addresses of a row's places in all
+    tables, of its gradient and of the numbers. `updating.attributes` has the attributes.
+    """
+    if not asks_for_metadata(frame):
+        count = attribute(frame, 0)
+        index, shape = argument(frame, count)
+        blocks = (load(shape, 0) + BLOCK - 1) // BLOCK
+        memory, given = new_call(blocks, _TABLES + count)
+        store(given, 0, index)
+        store(given, 1, load(shape, 0))
+        store(given, 2, attribute(frame, 1))
+        store(given, 3, attribute(frame, 2))
+        store(given, 4, argument(frame, count + 1)[0])
+        store(given, 5, attribute(frame, 3))
+        store(given, 6, argument(frame, count + 2)[0])
+        store(given, 7, change)
+        store(given, 8, count)
+        store(given, 9, attribute(frame, 4))
+        for table in range(count):
+            store(given, _TABLES + table, result(frame, table))
+        share(frame, memory, _update_task(), _update_block)
     return 0

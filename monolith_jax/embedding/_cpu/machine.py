@@ -156,6 +156,18 @@ def call(typing_context, function, argument):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def apply(typing_context, function, first, second, third):  # type: ignore[no-untyped-def]
+    """Calls the C function at an address with three words; it gives nothing."""
+
+    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(ir.VoidType(), [_LONG] * 3).as_pointer()
+        builder.call(builder.inttoptr(arguments[0], kind), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), build
+
+
+@intrinsic
 def allocate(typing_context, count):  # type: ignore[no-untyped-def]
     """Returns the address of so many bytes, or 0; `release` gives them back."""
 

@@ -17,8 +17,10 @@ from monolith_jax.cpu_memory import PLACES
 from monolith_jax.embedding._cpu import kernels, places
 from monolith_jax.embedding._cpu.machine import OPTIONS
 
-READ, WRITE, SUM = (f"monolith_jax_{verb}_rows" for verb in ("read", "write", "sum"))
-"""The kernels' names in programs."""
+READ, WRITE, SUM, UPDATE = (
+    f"monolith_jax_{verb}_rows" for verb in ("read", "write", "sum", "update")
+)
+"""The kernels' names in programs; an update's has its rule's behind it."""
 
 _SOURCES = ("kernels", "places", "share", "frame", "machine")
 
@@ -39,23 +41,34 @@ def _register() -> bool:
     for symbol, task in (
         (kernels.MOVE_TASK, kernels.move_task),
         (kernels.SUM_TASK, kernels.sum_task),
+        (kernels.UPDATE_TASK, kernels.update_task),
     ):
         binding.add_symbol(symbol, _compiled(types.void(types.int64), task))
-    capsule = ctypes.pythonapi.PyCapsule_New
-    capsule.restype = ctypes.py_object
-    capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    update = _compiled(types.int64(types.int64, types.int64), kernels.update_rows)
+    binding.add_symbol(UPDATE, update)
     for name, function in (
         (READ, kernels.read_rows),
         (WRITE, kernels.write_rows),
         (SUM, kernels.sum_rows),
     ):
-        handler = capsule(_compiled(types.int64(types.int64), function), None, None)
         try:
-            jax.ffi.register_ffi_target(name, handler, platform="cpu")
+            add_target(name, _compiled(types.int64(types.int64), function))
         except jax.errors.JaxRuntimeError as error:
             _LOG.warning("rows on CPUs are moved by XLA's own loops, more slowly: %s", error)
             return False
     return True
+
+
+def add_target(name: str, address: int) -> None:
+    """Makes the XLA_FFI_Handler at an address known by a name.
+
+    Raises:
+      jax.errors.JaxRuntimeError: XLA refuses it.
+    """
+    capsule = ctypes.pythonapi.PyCapsule_New
+    capsule.restype = ctypes.py_object
+    capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    jax.ffi.register_ffi_target(name, capsule(address, None, None), platform="cpu")
 
 
 _LOG = logging.getLogger(__name__)

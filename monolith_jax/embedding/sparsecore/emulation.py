@@ -7,8 +7,8 @@ Nothing chooses it by itself.
 import jax
 import jax.numpy as jnp
 
+from monolith_jax.embedding._formula import step_of
 from monolith_jax.embedding._none import NONE
-from monolith_jax.embedding.sparsecore.formula import step_of
 from monolith_jax.embedding.sparsecore.layout import CoreLayout
 from monolith_jax.embedding.sparsecore.lookups import CoreLookups
 from monolith_jax.optimizers import UpdateRule

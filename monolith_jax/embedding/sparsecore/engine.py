@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from monolith_jax.embedding._combine import _scale_gradient
+from monolith_jax.embedding._formula import numbers_of
 from monolith_jax.embedding._init import as_float32, init_saved, state_shardings
 from monolith_jax.embedding._parts import assemble
 from monolith_jax.embedding._placement import BY_ROW, Placement
@@ -16,7 +17,6 @@ from monolith_jax.embedding._stacks import Stack
 from monolith_jax.embedding.config import FeatureConfig, TableConfig
 from monolith_jax.embedding.engine import Rows, State
 from monolith_jax.embedding.sparsecore.chips import SparseCores, library_missing, sparsecores_of
-from monolith_jax.embedding.sparsecore.formula import numbers_of
 from monolith_jax.embedding.sparsecore.layout import CoreLayout
 from monolith_jax.embedding.sparsecore.limits import Limits
 from monolith_jax.embedding.sparsecore.lookups import CoreLookups, Samples

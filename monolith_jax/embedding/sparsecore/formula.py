@@ -1,13 +1,12 @@
 """A rule's formula as a program of its own, which the SparseCores run on each touched row."""
 
-import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from monolith_jax.embedding._formula import step_of
 from monolith_jax.optimizers import UpdateRule
 
 
@@ -29,33 +28,6 @@ class Formula:
     scalars: tuple[str, ...]
 
 
-def step_of(rule: UpdateRule) -> Any:
-    """Returns one step of a rule as a function of arrays alone; it is elementwise.
-
-    It is `UpdateRule.update` on rows, with `exact=False`: the detours by which exact rules
-    keep XLA:CPU from merging operations mean nothing to a SparseCore. Values may differ from
-    TensorFlow's by a few units in the last place.
-
-    Example:
-      >>> from monolith_jax.optimizers import Sgd
-      >>> step = step_of(Sgd(learning_rate=0.5))
-      >>> gradient, values, rate = jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.full((1, 2), 0.5)
-      >>> step(gradient, values, rate)[0].tolist()
-      [[-0.5, -0.5]]
-    """
-    slots = tuple(slot.name for slot in rule.slots)
-
-    def step(gradient: jax.Array, value: jax.Array, *rest: jax.Array) -> tuple[jax.Array, ...]:
-        held = dict(zip(slots, rest, strict=False))
-        rate, *scalars = rest[len(slots) :]
-        told: Any = dataclasses.replace(rule, exact=False, learning_rate=lambda _: rate)
-        names = dict(zip(rule.scalars, scalars, strict=True))
-        delta, new = told.update(gradient, value, held, names, jnp.int32(0), rows=True)
-        return (value + delta, *(new[name] for name in slots))
-
-    return step
-
-
 @lru_cache
 def formula_of(rule: UpdateRule, width: int) -> Formula:
     """Returns a rule's formula for rows of `width` lanes.
@@ -72,17 +44,3 @@ def formula_of(rule: UpdateRule, width: int) -> Formula:
     # Unused ones stay: the operation passes all.
     lowered = jax.jit(step_of(rule), keep_unused=True).lower(*[row] * count)
     return Formula(lowered.as_text(dialect="stablehlo"), slots, scalars)
-
-
-def numbers_of(rule: UpdateRule, scalars: Any, step: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns what a formula takes beside rows: the learning rate of this step, and the scalars.
-
-    Args:
-      rule: the rule.
-      scalars: as in the state, by name.
-      step: int32 [], updates made before this one.
-    """
-    rate: Any = rule.learning_rate
-    rate = rate(step) if callable(rate) else rate
-    held = (scalars[name] for name in rule.scalars)
-    return tuple(jnp.asarray(number).astype(jnp.float32) for number in (rate, *held))

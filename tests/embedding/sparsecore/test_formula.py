@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from monolith_jax.embedding.sparsecore.formula import formula_of, numbers_of, step_of
+from monolith_jax.embedding._formula import numbers_of, step_of
+from monolith_jax.embedding.sparsecore.formula import formula_of
 from monolith_jax.optimizers import Adagrad, Ftrl, LazyAdam, Momentum, RMSProp, Sgd
 
 RULES = [
