@@ -251,6 +251,7 @@ class Contest:
     theirs: Callable[[Case], Callable[[], object]]
     other: Case
     against: str
+    repeats: int = 11
 
 
 def contests(quick: bool) -> list[Contest]:
@@ -265,8 +266,8 @@ def contests(quick: bool) -> list[Contest]:
         Contest("MLP 64, 32", ours, whole, tensorflow, whole, "TF1"),
         Contest("MLP 400 x 3", ours, wide, tensorflow, wide, "TF1"),
         Contest("MLP 64, 32", ours, whole, plain_jax, whole, "dense-gradient JAX"),
-        Contest("growth, ours: 1 M rows", ours, small, ours, same, "50 M, as many touched"),
-        Contest("growth, ours: 1 M rows", ours, small, ours, large, "50 M rows"),
+        Contest("growth, ours: 1 M rows", ours, small, ours, same, "50 M, as many touched", 31),
+        Contest("growth, ours: 1 M rows", ours, small, ours, large, "50 M rows", 31),
         Contest("growth, TF1: 1 M rows", tensorflow, small, tensorflow, large, "50 M rows"),
     ]
 
@@ -294,7 +295,7 @@ def main() -> None:
                     mine,
                     other,
                     theirs_name=contest.against,
-                    repeats=5 if quick else 11,
+                    repeats=5 if quick else contest.repeats,
                     warmup=WARMUP,
                     steps=TURN,
                 )

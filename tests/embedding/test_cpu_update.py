@@ -189,16 +189,56 @@ def test_rules_of_one_formula_share_a_function_but_not_their_numbers() -> None:
     np.testing.assert_allclose(changes[1], 2 * changes[0], rtol=1e-4)
 
 
+FORMULAS: dict[str, Any] = {
+    "clipped": lambda g, w: jnp.clip(g, -0.5, 0.5),
+    "sign": lambda g, w: jnp.where(g > 0, 1.0, jnp.where(g <= -1, -2.0, abs(w))),
+    "both": lambda g, w: jnp.where((g < 1) & (w >= 0) | (g > 2), jnp.minimum(g, w), 0.0),
+    "mean of the row": lambda g, w: g - w.sum(axis=1, keepdims=True) / w.shape[1],
+    "a sum of one": lambda g, w: g * g[:, None].sum(axis=1),
+}
+OTHERS: dict[str, Any] = {
+    "sine": lambda g, w: jnp.sin(g),
+    "integers": lambda g, w: g + (lax_bits(w) + 1).astype(jnp.float32),
+    "another constant for each": lambda g, w: g * jnp.arange(1, 1 + w.shape[1], dtype=w.dtype),
+    "mean of all rows": lambda g, w: g - w.mean(axis=0),
+    "all rows in one": lambda g, w: (g.reshape(1, -1) * w.reshape(1, -1)).reshape(g.shape),
+    "elements swapped": lambda g, w: g + w[:, ::-1],
+    "largest of the row": lambda g, w: g - w.max(axis=1, keepdims=True),
+}
+
+
+def lax_bits(x: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(x, jnp.int32)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Sine(Sgd):
-    """A rule whose formula is not translated."""
+class Custom(Sgd):
+    """A rule of one's own."""
+
+    formula: str = "clipped"
 
     def _formula(self, at: Any, g: Any, w: Any, slots: Any, scalars: Any, rows: bool) -> Any:
-        return at.product(jnp.sin(g), at.rate(self.learning_rate)), {}
+        return at.product((FORMULAS | OTHERS)[self.formula](g, w), at.rate(self.learning_rate)), {}
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize("dim", [1, 8])
+def test_rules_of_ones_own(dim: int, formula: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = Custom(learning_rate=0.1, formula=formula)
+    gradients = np.random.default_rng(0).normal(size=(3, 64, dim)).astype(np.float32)
+    assert updating.target_of(rule, dim, dim)
+    found, want = both(monkeypatch, lambda: trained(engine_of(rule, dim), gradients))
+    same(found, want, 8)
 
 
 @pytest.mark.parametrize(
-    "rule", [Sine(learning_rate=0.1), Adam(), Ftrl(learning_rate_power=-0.3)], ids=lambda r: str(r)
+    "rule",
+    [
+        *(Custom(learning_rate=0.1, formula=formula) for formula in OTHERS),
+        Adam(),
+        Ftrl(learning_rate_power=-0.3),
+    ],
+    ids=[*OTHERS, "adam", "ftrl"],
 )
 def test_other_rules_are_left_to_xla(rule: Any) -> None:
     assert updating.target_of(rule, 8, 8) is None

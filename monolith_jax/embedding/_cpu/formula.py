@@ -13,6 +13,9 @@ from llvmlite import ir
 from numba.core.cgutils import get_or_insert_function
 
 FLOAT = ir.FloatType()
+ROWS = 7919
+"""What a formula is traced for: a number that tells rows from anything else that has a size."""
+
 _KINDS = {"float32": FLOAT, "int32": ir.IntType(32)}
 
 
@@ -27,7 +30,7 @@ def translate(
 
     Args:
       builder: where they go.
-      closed: of arrays [1, dim], which are vectors here, and of one number, [1, 1], [1] or [].
+      closed: of arrays [ROWS, dim], which are vectors here, and of numbers, [ROWS, 1] or [].
       given: its arguments, `<dim x float>` or float.
       dim: elements of a row.
 
@@ -49,7 +52,10 @@ class _Translation:
         known |= zip(closed.jaxpr.invars, given, strict=True)
 
         def value(atom: Any) -> ir.Value:
-            return _constant(atom.val) if isinstance(atom, core.Literal) else known[atom]
+            if isinstance(atom, core.Literal):
+                kind: Any = atom.aval
+                return _constant(np.asarray(atom.val, kind.dtype))
+            return known[atom]
 
         for equation in closed.jaxpr.eqns:
             results = self._equation(equation, [value(atom) for atom in equation.invars])
@@ -58,24 +64,39 @@ class _Translation:
 
     def _equation(self, equation: Any, given: list[ir.Value]) -> list[ir.Value]:
         name, params = equation.primitive.name, equation.params
-        if name in ("jit", "pjit"):
-            return self.run(params["jaxpr"], given)
-        if name == "custom_jvp_call":
-            return self.run(params["call_jaxpr"], given)
-        before, after = equation.invars[-1].aval, equation.outvars[0].aval
-        if name in _SAME and before.dtype == after.dtype:
-            return [self._vector(given[0]) if after.size > 1 else given[0]]
-        if name == "reduce_sum" and params["axes"] == (before.ndim - 1,):
-            return [self._sum(given[0])]
-        if name == "bitcast_convert_type" and {before.dtype.name, after.dtype.name} <= set(_KINDS):
-            return [self.builder.bitcast(given[0], self._kind(given[0], after.dtype))]
-        if name == "convert_element_type" and (before.dtype, after.dtype) == (bool, "int32"):
-            return [self.builder.zext(given[0], self._kind(given[0], after.dtype))]
-        if name not in _OPERATIONS or before.dtype.name not in _KINDS:
+        if name in _CALLS:
+            return self.run(params[_CALLS[name]], given)
+        if not equation.invars:
             raise UntranslatedError(name)
+        first, last, after = (
+            x.aval for x in (equation.invars[0], equation.invars[-1], equation.outvars[0])
+        )
+        of_rows, to_rows = self._by_element(last), self._by_element(after)
+        if name in _SAME and last.dtype == after.dtype:
+            return [self._vector(given[0]) if to_rows else given[0]]
+        if name == "reduce_sum" and last.dtype == "float32" and after.shape[:1] == (ROWS,):
+            return [self._sum(given[0]) if of_rows and not to_rows else given[0]]
+        if cast := _CASTS.get((name, last.dtype.name, after.dtype.name)):
+            return [cast(self.builder, given[0], self._kind(given[0], after.dtype))]
+        operation = _OPERATIONS.get((name, first.dtype.name, last.dtype.name))
+        if operation is None:
+            raise UntranslatedError(f"{name} of {last.dtype}")
         if any(_is_vector(x) for x in given):
             given = [self._vector(x) for x in given]
-        return [_OPERATIONS[name](self.builder, given)]
+        return [operation(self.builder, *given)]
+
+    def _by_element(self, array: Any) -> bool:
+        """Returns whether an array has a number for each element of a row; else it is one a row.
+
+        Raises:
+          UntranslatedError: it has other numbers than a row's.
+        """
+        each = array.size // ROWS if array.shape[:1] == (ROWS,) else array.size
+        if each == 1:
+            return False
+        if array.shape[:1] != (ROWS,) or each != self.dim:
+            raise UntranslatedError(f"an array {array.shape}")
+        return True
 
     def _kind(self, like: ir.Value, dtype: Any) -> ir.Type:
         """Returns the type of numbers of another kind in the form of those given."""
@@ -93,8 +114,6 @@ class _Translation:
 
     def _sum(self, x: ir.Value) -> ir.Value:
         """Returns the sum of a vector's elements, halves onto halves."""
-        if self.dim == 1:
-            return x
         parts = [self.builder.extract_element(x, _index(i)) for i in range(self.dim)]
         while len(parts) > 1:
             half = -(-len(parts) // 2)
@@ -120,8 +139,8 @@ def _constant(number: Any) -> ir.Constant:
     return ir.Constant(_KINDS[found.dtype.name], found.item())
 
 
-def _intrinsic(name: str) -> Callable[[ir.IRBuilder, list[ir.Value]], ir.Value]:
-    def build(builder: ir.IRBuilder, given: list[ir.Value]) -> ir.Value:
+def _intrinsic(name: str) -> Callable[..., ir.Value]:
+    def build(builder: ir.IRBuilder, *given: ir.Value) -> ir.Value:
         kind = given[0].type
         full = f"{name}.v{kind.count}f32" if _is_vector(given[0]) else f"{name}.f32"
         function = ir.FunctionType(kind, [kind] * len(given))
@@ -130,32 +149,51 @@ def _intrinsic(name: str) -> Callable[[ir.IRBuilder, list[ir.Value]], ir.Value]:
     return build
 
 
-def _compare(sign: str) -> Callable[[ir.IRBuilder, list[ir.Value]], ir.Value]:
-    def build(builder: ir.IRBuilder, given: list[ir.Value]) -> ir.Value:
-        kind = given[0].type
-        if getattr(kind, "element", kind) == FLOAT:
-            return builder.fcmp_ordered(sign, *given)
-        return builder.icmp_signed(sign, *given)
+def _select(builder: ir.IRBuilder, which: ir.Value, no: ir.Value, yes: ir.Value) -> ir.Value:
+    return builder.select(which, yes, no)
 
-    return build
 
+def _compare(build: Any, sign: str) -> Callable[..., ir.Value]:
+    return lambda builder, *given: build(builder, sign, *given)
+
+
+_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
+"""Operations that are programs, and where those are."""
 
 _SAME = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type", "copy", "stop_gradient")
-_OPERATIONS: dict[str, Callable[[ir.IRBuilder, list[ir.Value]], ir.Value]] = {
-    "add": lambda builder, given: builder.fadd(*given),
-    "sub": lambda builder, given: builder.fsub(*given),
-    "mul": lambda builder, given: builder.fmul(*given),
-    "div": lambda builder, given: builder.fdiv(*given),
-    "neg": lambda builder, given: builder.fneg(*given),
+"""Operations that change no number."""
+
+_CASTS: dict[tuple[str, str, str], Callable[..., ir.Value]] = {
+    ("bitcast_convert_type", "float32", "int32"): ir.IRBuilder.bitcast,
+    ("bitcast_convert_type", "int32", "float32"): ir.IRBuilder.bitcast,
+    ("convert_element_type", "bool", "int32"): ir.IRBuilder.zext,
+}
+"""By name, and the dtypes before and after."""
+
+_FLOATS: dict[str, Callable[..., ir.Value]] = {
+    "add": ir.IRBuilder.fadd,
+    "sub": ir.IRBuilder.fsub,
+    "mul": ir.IRBuilder.fmul,
+    "div": ir.IRBuilder.fdiv,
+    "neg": ir.IRBuilder.fneg,
     "sqrt": _intrinsic("llvm.sqrt"),
     "abs": _intrinsic("llvm.fabs"),
     "max": _intrinsic("llvm.maximum"),
     "min": _intrinsic("llvm.minimum"),
-    "and": lambda builder, given: builder.and_(*given),
-    "or": lambda builder, given: builder.or_(*given),
-    "lt": _compare("<"),
-    "le": _compare("<="),
-    "gt": _compare(">"),
-    "ge": _compare(">="),
-    "select_n": lambda builder, given: builder.select(given[0], given[2], given[1]),
 }
+_SIGNS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_OPERATIONS = (
+    {(name, "float32", "float32"): build for name, build in _FLOATS.items()}
+    | {
+        (name, "float32", "float32"): _compare(ir.IRBuilder.fcmp_ordered, sign)
+        for name, sign in _SIGNS.items()
+    }
+    | {
+        (name, "int32", "int32"): _compare(ir.IRBuilder.icmp_signed, sign)
+        for name, sign in _SIGNS.items()
+    }
+    | {("and", kind, kind): ir.IRBuilder.and_ for kind in ("bool", "int32")}
+    | {("or", kind, kind): ir.IRBuilder.or_ for kind in ("bool", "int32")}
+    | {("select_n", "bool", "float32"): _select}
+)
+"""By name, and the dtypes of the first and the last operand."""

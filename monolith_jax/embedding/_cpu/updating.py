@@ -8,7 +8,6 @@ into a function of one row, which the kernel calls where the row lies.
 import hashlib
 import threading
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from llvmlite import binding, ir
 
-from monolith_jax.embedding._cpu.formula import FLOAT, UntranslatedError, translate
+from monolith_jax.embedding._cpu.formula import FLOAT, ROWS, UntranslatedError, translate
 from monolith_jax.embedding._cpu.register import UPDATE, add_target, register
 from monolith_jax.embedding._formula import step_of
 from monolith_jax.optimizers import UpdateRule
@@ -32,8 +31,8 @@ _LONG = ir.IntType(64)
 def target_of(rule: UpdateRule, dim: int, width: int) -> str | None:
     """Returns the name by which XLA finds the update of a rule's rows; None: there is none.
 
-    There is none for a rule that is not elementwise but for sums over a row, has no learning rate,
-    or whose formula has operations that `formula` does not know.
+    There is none for a rule that moves all rows, or whose formula has operations that `formula`
+    does not know, and for rows of more than `MOST` elements.
 
     Args:
       rule: the rule.
@@ -45,10 +44,7 @@ def target_of(rule: UpdateRule, dim: int, width: int) -> str | None:
       >>> target_of(Adagrad(), 16, 16) == target_of(Adagrad(), 8, 8)
       False
     """
-    told = {field.name for field in fields(rule)}
-    if rule.touches_all_rows or not {"exact", "learning_rate"} <= told or dim > MOST:
-        return None
-    if not register():
+    if rule.touches_all_rows or dim > MOST or not register():
         return None
     try:
         module = _module(rule, dim, width)
@@ -146,9 +142,9 @@ def _add_handler(module: ir.Module, change: ir.Function) -> None:
 
 
 def _traced(rule: UpdateRule, dim: int) -> Any:
-    """Returns the formula of a row [1, dim], as jax traces it."""
+    """Returns the formula, as jax traces it for `ROWS` rows."""
     row, one, number = (
-        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, dim), (1, 1), ())
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((ROWS, dim), (ROWS, 1), ())
     )
     slots = [one if slot.per_row else row for slot in rule.slots]
     return jax.make_jaxpr(step_of(rule))(row, row, *slots, *[number] * (1 + len(rule.scalars)))
