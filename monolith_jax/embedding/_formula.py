@@ -9,12 +9,19 @@ import jax.numpy as jnp
 from monolith_jax.optimizers import UpdateRule
 
 
-def step_of(rule: UpdateRule) -> Any:
+def step_of(rule: UpdateRule, number: Any = 0) -> Any:
     """Returns one step of a rule as a function of arrays alone; it is elementwise.
+
+    It takes the gradient, the values, the slots, the learning rate and the rule's scalars, and
+    returns values and slots.
 
     It is `UpdateRule.update` on rows, with `exact=False`: without the detours by which exact rules
     keep XLA:CPU from merging operations. They mean nothing to a SparseCore, where values may differ
     from TensorFlow's by a few units in the last place, and kernels on CPUs merge none.
+
+    Args:
+      rule: the rule.
+      number: int32 [], updates made before; for formulas that ask for more than their rate.
 
     Example:
       >>> from monolith_jax.optimizers import Sgd
@@ -30,7 +37,7 @@ def step_of(rule: UpdateRule) -> Any:
         rate, *scalars = rest[len(slots) :]
         told: Any = dataclasses.replace(rule, exact=False, learning_rate=lambda _: rate)
         names = dict(zip(rule.scalars, scalars, strict=True))
-        delta, new = told.update(gradient, value, held, names, jnp.int32(0), rows=True)
+        delta, new = told.update(gradient, value, held, names, number, rows=True)
         return (value + delta, *(new[name] for name in slots))
 
     return step

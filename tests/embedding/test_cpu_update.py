@@ -231,20 +231,31 @@ def test_rules_of_ones_own(dim: int, formula: str, monkeypatch: pytest.MonkeyPat
     same(found, want, 8)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Warm(Sgd):
+    """A rule of one's own that asks for the step beside its rate."""
+
+    def _formula(self, at: Any, g: Any, w: Any, slots: Any, scalars: Any, rows: bool) -> Any:
+        return jnp.where(at.step < 2, 0.0, g), {}
+
+
 @pytest.mark.parametrize(
     "rule",
     [
         *(Custom(learning_rate=0.1, formula=formula) for formula in OTHERS),
+        Warm(learning_rate=0.1),
         Adam(),
         Ftrl(learning_rate_power=-0.3),
     ],
-    ids=[*OTHERS, "adam", "ftrl"],
+    ids=[*OTHERS, "step", "adam", "ftrl"],
 )
 def test_other_rules_are_left_to_xla(rule: Any) -> None:
     assert updating.target_of(rule, 8, 8) is None
     engine = engine_of(rule)
     start, lookups = engine.init(jax.random.key(0)), engine.prepare({"t": np.arange(64)})
-    state = stepper(engine)(start, lookups, jnp.full((64, 8), 0.5))
+    state = start
+    for _ in range(3):
+        state = stepper(engine)(state, lookups, jnp.full((64, 8), 0.5))
     moved = engine.table_rows(state, "t") != engine.table_rows(start, "t")
     assert moved[:64].all()
     assert not moved[64:].any()

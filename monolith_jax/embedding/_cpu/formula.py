@@ -16,6 +16,9 @@ FLOAT = ir.FloatType()
 ROWS = 7919
 """What a formula is traced for: a number that tells rows from anything else that has a size."""
 
+STEP: Any = object()
+"""Stands for the number of updates made before; a formula may only ask whether it is negative."""
+
 _KINDS = {"float32": FLOAT, "int32": ir.IntType(32)}
 
 
@@ -31,7 +34,7 @@ def translate(
     Args:
       builder: where they go.
       closed: of arrays [ROWS, dim], which are vectors here, and of numbers, [ROWS, 1] or [].
-      given: its arguments, `<dim x float>` or float.
+      given: its arguments, `<dim x float>`, float, or `STEP`.
       dim: elements of a row.
 
     Raises:
@@ -68,6 +71,8 @@ class _Translation:
             return self.run(params[_CALLS[name]], given)
         if not equation.invars:
             raise UntranslatedError(name)
+        if any(x is STEP for x in given):
+            return [self._negative(equation)]
         first, last, after = (
             x.aval for x in (equation.invars[0], equation.invars[-1], equation.outvars[0])
         )
@@ -84,6 +89,13 @@ class _Translation:
         if any(_is_vector(x) for x in given):
             given = [self._vector(x) for x in given]
         return [operation(self.builder, *given)]
+
+    def _negative(self, equation: Any) -> ir.Value:
+        """Returns whether the step is negative, which it is not."""
+        limit = equation.invars[-1]
+        if equation.primitive.name != "lt" or getattr(limit, "val", None) != 0:
+            raise UntranslatedError(f"{equation.primitive.name} of the step")
+        return ir.Constant(ir.IntType(1), 0)
 
     def _by_element(self, array: Any) -> bool:
         """Returns whether an array has a number for each element of a row; else it is one a row.

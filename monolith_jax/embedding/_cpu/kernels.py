@@ -221,7 +221,7 @@ def update_rows(frame, change):  # type: ignore[no-untyped-def]
     """XLA_FFI_Handler for one rule: tables, ids int32 [batch], gradients, numbers; in place.
 
     `change` is the address of the rule's function, of the addresses of a row's places in all
-    tables, of its gradient and of the numbers. `updating.attributes` has the attributes.
+    tables, of its gradient and of the numbers. `updating.update` has the attributes.
     """
     if not asks_for_metadata(frame):
         count = attribute(frame, 0)

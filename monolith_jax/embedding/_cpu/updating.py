@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from llvmlite import binding, ir
 
-from monolith_jax.embedding._cpu.formula import FLOAT, ROWS, UntranslatedError, translate
+from monolith_jax.embedding._cpu.formula import FLOAT, ROWS, STEP, UntranslatedError, translate
 from monolith_jax.embedding._cpu.register import UPDATE, add_target, register
 from monolith_jax.embedding._formula import step_of
 from monolith_jax.optimizers import UpdateRule
@@ -120,7 +120,7 @@ def _module(rule: UpdateRule, dim: int, width: int) -> ir.Module:
     }
     order = ["", *(slot.name for slot in rule.slots)]
     scalars = [read(at(numbers, FLOAT, nth)) for nth in range(1 + len(rule.scalars))]
-    given = [read(at(gradient, vector)), *(read(where[name]) for name in order), *scalars]
+    given = [STEP, read(at(gradient, vector)), *(read(where[name]) for name in order), *scalars]
     results = translate(builder, _traced(rule, dim), given, dim)
     for name, result in zip(order, results, strict=True):
         builder.store(result, where[name], align=4)
@@ -147,7 +147,10 @@ def _traced(rule: UpdateRule, dim: int) -> Any:
         jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((ROWS, dim), (ROWS, 1), ())
     )
     slots = [one if slot.per_row else row for slot in rule.slots]
-    return jax.make_jaxpr(step_of(rule))(row, row, *slots, *[number] * (1 + len(rule.scalars)))
+    numbers = [number] * (1 + len(rule.scalars))
+    nth = jax.ShapeDtypeStruct((), jnp.int32)
+    formula = jax.make_jaxpr(lambda nth, *given: step_of(rule, nth)(*given))
+    return formula(nth, row, row, *slots, *numbers)
 
 
 _ONCE = threading.Lock()
