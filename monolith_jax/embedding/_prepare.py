@@ -91,7 +91,7 @@ class Preparer:
         rows = physical_rows(stack, columns, self._batch_size, dtype=np.int32)
         scratch = self._scratch(stack, Scratch, stack.layout.physical_rows)
         block, room = stack.layout.physical_rows, self._room.get(stack.name, NO_ROOM)
-        unique, count, index = unique_rows(rows.reshape(-1), scratch, max(1, room.rows))
+        unique, count, index = unique_rows(rows.reshape(-1), scratch, room.rows)
         size = _size(count, min(rows.size, block), room.rows)
         lines, slot = None, None
         if (per_unit := self._per_unit[stack.name]) > 1:

@@ -98,6 +98,15 @@ def test_padding_rows_are_distinct_and_beyond_the_block(mesh: Any) -> None:
     assert seen == len(np.unique(ids))
 
 
+def test_a_table_without_features_has_no_rows() -> None:
+    tables = [TableConfig(name=name, vocab_size=100, dim=dim) for name, dim in (("t", 4), ("u", 8))]
+    engine = XlaEngine(tables, [FeatureConfig(name="f", table="t")], batch_size=4, shards=8)
+    lookups = engine.prepare({"f": np.arange(4)})
+    (unused,) = (stack for stack in engine.stacks if stack.tables[0].name == "u")
+    assert lookups[unused.name].rows.shape == (0,)
+    assert lookups[unused.name].index.shape == (4, 0)
+
+
 def test_threads_may_share_an_engine() -> None:
     engine = make(batch_size=512)
     batches = [{"ids": np.random.default_rng(i).integers(0, 100, 512)} for i in range(8)]

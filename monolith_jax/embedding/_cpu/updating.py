@@ -1,8 +1,8 @@
 """An update in one go: a row and its slots are read, changed by their rule, and written.
 
 XLA's own way is to read all rows' slots into arrays of their own, to compute on those, and to write
-the results back: each byte goes through the caches five times. Here the rule's formula is compiled
-into a function of one row, which the kernel calls where the row lies.
+the results back. Here the rule's formula is compiled into a function of one row, which the kernel
+calls where the row lies.
 """
 
 import hashlib
