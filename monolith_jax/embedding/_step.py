@@ -15,7 +15,7 @@ from monolith_jax.embedding._placement import BY_ROW, EVERYWHERE, Placement
 from monolith_jax.embedding._records import read_records, update_records
 from monolith_jax.embedding._rounding import step_key
 from monolith_jax.embedding._stacks import Stack
-from monolith_jax.embedding._update import Rounding, update_block
+from monolith_jax.embedding._update import Rounding, Touched, update_block
 from monolith_jax.embedding.engine import Rows, State
 
 
@@ -90,9 +90,7 @@ class Step:
             blocks[name] = {"records": records}
         for stack in self.forms.apart:
             name = stack.name
-            value, slots = update_block(
-                stack,
-                self.forms.reach[name],
+            block = Touched(
                 arrays[name]["value"],
                 arrays[name]["slots"],
                 scalars[name],
@@ -100,7 +98,9 @@ class Step:
                 lookups[name],
                 rows[name],
                 gradients[name],
-                self._rounding(stack, step),
+            )
+            value, slots = update_block(
+                stack, self.forms.reach[name], block, self._rounding(stack, step)
             )
             blocks[name] = {"value": value, "slots": slots}
         return blocks

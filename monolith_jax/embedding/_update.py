@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,58 +49,54 @@ class Rounding:
         return stochastic_round(new, random_bits(self.key, row, lane % width))
 
 
-def update_block(
-    stack: Stack,
-    reach: Reach,
-    value: jax.Array,
-    slots: Arrays,
-    scalars: dict[str, Any],
-    step: jax.Array,
-    lookups: StackLookups,
-    rows: jax.Array,
-    gradient: jax.Array,
-    rounding: Rounding | None = None,
-) -> tuple[jax.Array, Arrays]:
-    """Returns the block and its slots after one step.
+class Touched(NamedTuple):
+    """What a step knows of one device's block of a stack.
 
-    Args:
-      stack: the tables.
-      reach: how the backend reaches their rows.
-      value: [lines, line_width], this device's block.
+    Attributes:
+      value: [lines, line_width], the block.
       slots: by name, shaped like `value`, or [rows of the block] for one number per row.
       scalars: the rule's scalars of this step.
       step: int32 [], updates made before.
       lookups: this device's part.
       rows: [U, dim], the values as gathered.
       gradient: [U, dim], summed over duplicates.
+    """
+
+    value: jax.Array
+    slots: Arrays
+    scalars: dict[str, Any]
+    step: jax.Array
+    lookups: StackLookups
+    rows: jax.Array
+    gradient: jax.Array
+
+
+def update_block(
+    stack: Stack, reach: Reach, block: Touched, rounding: Rounding | None = None
+) -> tuple[jax.Array, Arrays]:
+    """Returns the block and its slots after one step.
+
+    Args:
+      stack: the tables.
+      reach: how the backend reaches their rows.
+      block: their arrays and what a batch wants of them.
       rounding: for tables of bfloat16; None: they are float32.
     """
-    rule = stack.rule
-    if rule.touches_all_rows:
-        return _update_all(stack, reach, value, slots, scalars, step, lookups, gradient, rounding)
-    if reach.ahead and rounding is None and value.dtype == jnp.float32:
+    if stack.rule.touches_all_rows:
+        return _update_all(stack, reach, block, rounding)
+    if reach.ahead and rounding is None and block.value.dtype == jnp.float32:
         from monolith_jax.embedding._cpu.updating import target_of
 
-        if target := target_of(rule, stack.layout.dim, stack.layout.width):
-            return _in_one_go(
-                stack, reach, target, value, slots, scalars, step, lookups, rows, gradient
-            )
-    return _in_steps(stack, reach, rounding, value, slots, scalars, step, lookups, rows, gradient)
+        if target := target_of(stack.rule, stack.layout.dim, stack.layout.width):
+            return _in_one_go(stack, reach, target, block)
+    return _in_steps(stack, reach, rounding, block)
 
 
 def _in_steps(
-    stack: Stack,
-    reach: Reach,
-    rounding: Rounding | None,
-    value: jax.Array,
-    slots: Arrays,
-    scalars: dict[str, Any],
-    step: jax.Array,
-    lookups: StackLookups,
-    rows: jax.Array,
-    gradient: jax.Array,
+    stack: Stack, reach: Reach, rounding: Rounding | None, block: Touched
 ) -> tuple[jax.Array, Arrays]:
     """`update_block` for the touched rows: slots are read, all is computed, all is written."""
+    value, slots, scalars, step, lookups, rows, gradient = block
     old = _read(stack, reach, slots, lookups)
     delta, new = stack.rule.update(gradient, rows, old, scalars, step, rows=True)
     moved = rows + delta
@@ -110,18 +106,7 @@ def _in_steps(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _in_one_go(
-    stack: Stack,
-    reach: Reach,
-    target: str,
-    value: jax.Array,
-    slots: Arrays,
-    scalars: dict[str, Any],
-    step: jax.Array,
-    lookups: StackLookups,
-    rows: jax.Array,
-    gradient: jax.Array,
-) -> tuple[jax.Array, Arrays]:
+def _in_one_go(stack: Stack, reach: Reach, target: str, block: Touched) -> tuple[jax.Array, Arrays]:
     """`update_block` by a kernel, which reads the rows again where it changes them."""
     from monolith_jax.embedding._cpu.updating import update
 
@@ -129,11 +114,11 @@ def _in_one_go(
     narrow = [slot.name for slot in stack.rule.slots if slot.per_row]
     (value, *moved), numbers = update(
         target,
-        [value, *(slots[name] for name in wide)],
-        [slots[name] for name in narrow],
-        lookups.rows,
-        gradient,
-        numbers_of(stack.rule, scalars, step),
+        [block.value, *(block.slots[name] for name in wide)],
+        [block.slots[name] for name in narrow],
+        block.lookups.rows,
+        block.gradient,
+        numbers_of(stack.rule, block.scalars, block.step),
         stack.layout.width,
     )
     return value, dict(zip(wide + narrow, (*moved, *numbers), strict=True))
@@ -147,21 +132,14 @@ def _in_one_go_jvp(
 
 
 def _update_all(
-    stack: Stack,
-    reach: Reach,
-    value: jax.Array,
-    slots: Arrays,
-    scalars: dict[str, Any],
-    step: jax.Array,
-    lookups: StackLookups,
-    gradient: jax.Array,
-    rounding: Rounding | None,
+    stack: Stack, reach: Reach, block: Touched, rounding: Rounding | None
 ) -> tuple[jax.Array, Arrays]:
     """TF's Adam: every row decays, the touched ones gain, every row moves; the whole table's cost.
 
     Padding lanes and rows have slots of zero, so that they neither gain nor move.
     """
     rule: Any = stack.rule
+    value, slots, scalars, step, lookups, _, gradient = block
     slots = rule.decay_all(slots, step)
     gain = rule.additions(gradient, step)
     slots = {
